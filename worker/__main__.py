@@ -1,0 +1,78 @@
+"""zmu-worker: the commands. What each needs is imported when it runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+
+from worker import cli, log
+
+
+class Run(cli.Command):
+    summary: ClassVar[str] = "score the input topic until stopped; SIGTERM and SIGINT drain and leave with 0"
+    until_drained: bool = Field(False, description="Leave with 0 once everything present at start is scored.")
+
+    def run(self) -> int:
+        from worker.daemon import Daemon
+
+        log.configure(self.log)
+        return Daemon(self).run(self.until_drained)
+
+
+class Check(cli.Command):
+    summary: ClassVar[str] = "validate the settings, reach the broker, load the model; 0, or 2 and what is wrong"
+
+    def run(self) -> int:
+        from worker.daemon import check
+
+        log.configure(self.log.model_copy(update={"level": "error"}))
+        print("\n".join([*check(self), "ok"]))
+        return 0
+
+
+class Score(cli.Command):
+    summary: ClassVar[str] = "score recordings (CSV, JSON lines, Parquet) without Kafka; a row for every reading"
+    files: CliPositionalArg[list[Path]] = Field(description="Recordings.")
+    output_file: Path | None = Field(None, description="Where to write (also --output FILE). Default: stdout.")
+    renamed: ClassVar[dict[str, str]] = {"--output": "--output-file"}    # --output alone is a section of settings
+
+    def run(self) -> int:
+        from worker import device
+        from worker.artifact import load
+        from worker.detector import Detector
+        from worker.registry import Registry
+        from worker.reload import champion_version
+        from worker.score import say_refused, score_files
+
+        log.configure(self.log)
+        registry = Registry(self.model.registry, self.model.name)
+        detector = Detector(load(registry, champion_version(registry, self.model.alias), device.choose(self.device)))
+        if self.output_file is None:
+            refused = score_files(self.files, detector, self.input, sys.stdout)
+        else:
+            with self.output_file.open("w", newline="") as out:
+                refused = score_files(self.files, detector, self.input, out)
+        say_refused(refused)
+        return 0
+
+
+class Config(cli.Command):
+    summary: ClassVar[str] = "print the effective settings, secrets masked"
+
+    def run(self) -> int:
+        for name, value in cli.effective(self):
+            print(f"{name} = {value}")
+        return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("zmu-worker", {"run": Run, "check": Check, "score": Score, "config": Config}, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""A model version as files: weights and everything that is not a weight. The whole contract of training and worker.
+
+No pickle: weights are safetensors, the rest is JSON of a bounded, validated shape, and the manifest holds the
+SHA-256 of the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from worker.calibration import Calibration
+from worker.errors import ModelError
+from worker.model import Kind, Shape, build
+from worker.reconstructor import Reconstructor
+from worker.registry import MANIFEST, REPORT, WEIGHTS, Registry
+from worker.scaling import Scaling
+
+MAX_ENTITIES = 100_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OffsetRange(_Part):
+    """Readings of one partition that training saw: start ≤ offset < end."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+
+class TrainingRecord(_Part):
+    """Where a version comes from."""
+
+    source: tuple[OffsetRange, ...] = ()
+    files: tuple[str, ...] = ()
+    rows: int = Field(ge=1)
+    first_timestamp_ms: int | None = None
+    last_timestamp_ms: int | None = None
+    left_out: dict[str, int] = Field({}, description="Rows not learnt from, by reason.")
+    seed: int
+    settings: dict[str, Any] = Field({}, description="The training settings as they were.")
+
+
+class GateResult(_Part):
+    """One question that a version had to pass."""
+
+    name: str
+    value: float | None
+    bound: str
+    passed: bool
+    detail: str = ""
+
+
+class Manifest(_Part):
+    """Everything of a version that is not a weight."""
+
+    format: Literal[1] = 1
+    name: str = Field(max_length=128)
+    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,127}$")
+    created_at: str
+    kind: Kind
+    shape: Shape
+    features: tuple[str, ...] = Field(min_length=1, max_length=4096)
+    scaling: Scaling
+    residual_scale: tuple[float, ...] = Field(description="By feature, scaled units: spread of held-out residuals.")
+    calibration: Calibration
+    entities: tuple[str, ...] = Field((), max_length=MAX_ENTITIES, description="Seen in training, as far as listed.")
+    entities_complete: bool = Field(True, description="Whether all of them are listed.")
+    training: TrainingRecord
+    figures: dict[str, float] = Field({}, description="Losses, error by feature, alert rates, …")
+    gates: tuple[GateResult, ...] = ()
+    libraries: dict[str, str] = {}
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of model.safetensors.")
+
+    @model_validator(mode="after")
+    def fits(self) -> Self:
+        f = len(self.features)
+        if len(set(self.features)) != f:
+            raise ValueError("a feature is named twice")
+        if self.shape.features != f:
+            raise ValueError(f"{f} features are named but the model has {self.shape.features}")
+        for name, values in (
+            ("scaling.offset", self.scaling.offset),
+            ("scaling.span", self.scaling.span),
+            ("scaling.median", self.scaling.median),
+            ("residual_scale", self.residual_scale),
+        ):
+            if len(values) != f:
+                raise ValueError(f"{name} has {len(values)} numbers for {f} features")
+        if min(self.residual_scale) <= 0 or min(self.scaling.span) <= 0:
+            raise ValueError("a scale is not positive")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A version in memory, ready to score."""
+
+    manifest: Manifest
+    model: Reconstructor
+
+
+def weights_of(model: Reconstructor) -> bytes:
+    """The model's tensors as safetensors."""
+    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+
+
+def sha256_of(weights: bytes) -> str:
+    return hashlib.sha256(weights).hexdigest()
+
+
+def save(registry: Registry, manifest: Manifest, weights: bytes, report: str) -> None:
+    """Publishes a version. Raises RegistryError where the registry does not take it."""
+    files = {
+        WEIGHTS: weights,
+        REPORT: report.encode(),
+        MANIFEST: manifest.model_dump_json(indent=1).encode(),
+    }
+    registry.publish(manifest.version, files)
+
+
+def read_manifest(registry: Registry, version: str) -> Manifest:
+    """Raises ModelError where it is absent or says what cannot be."""
+    place = f"{registry.place}/{version}"
+    try:
+        manifest = Manifest.model_validate_json(registry.read(version, MANIFEST))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "as a whole"
+        said = f"{where}: {first['msg']}"
+        raise ModelError(f"{place}/{MANIFEST} is not valid: {said}; publish the version anew") from None
+    except RecursionError:
+        raise ModelError(f"{place}/{MANIFEST} is not valid: nested too deeply") from None
+    if manifest.version != version or manifest.name != registry.name:
+        raise ModelError(f"{place}/{MANIFEST} is of {manifest.name}/{manifest.version}, another version")
+    return manifest
+
+
+def load(registry: Registry, version: str, device: torch.device) -> Artifact:
+    """A version, verified: hash, shapes, and every number finite. Raises ModelError."""
+    manifest = read_manifest(registry, version)
+    weights = registry.read(version, WEIGHTS)
+    place = f"{registry.place}/{version}"
+    found = sha256_of(weights)
+    if found != manifest.sha256:
+        raise ModelError(
+            f"{place}/{WEIGHTS} has SHA-256 {found[:12]}…, the manifest says {manifest.sha256[:12]}…: "
+            "torn or tampered with; publish the version anew"
+        )
+    model = build(manifest.kind, manifest.shape)
+    try:
+        tensors = safetensors.torch.load(weights)
+        _require_finite(tensors, place)
+        model.load_state_dict(tensors)
+    except ModelError:
+        raise
+    except Exception as error:              # safetensors and torch raise their own kinds, by the sort of damage
+        said = re.sub(r"\s+", " ", str(error))[:300]
+        raise ModelError(f"{place}/{WEIGHTS} does not fit the manifest's model: {said}") from None
+    return Artifact(manifest, model.to(device).eval())
+
+
+def _require_finite(tensors: Mapping[str, torch.Tensor], place: str) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{place}/{WEIGHTS}: {name} holds NaN or infinity; train anew")

@@ -1,0 +1,74 @@
+"""From a raw score to a probability: how often a normal reading scores at least this high.
+
+Fitted by training/calibrate.py on held-out normal readings, through the worker's own detector. The bulk is the
+empirical distribution; beyond its start the tail is a generalised Pareto distribution (peaks over threshold:
+Pickands 1975; Siffer et al. 2017), so that rates rarer than one in the number of held-out readings mean something.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from worker.records import F64
+
+SMALLEST_P = 1e-12
+
+
+class Tail(BaseModel):
+    """P(score > start + e) = rate · (1 + shape·e/scale)^(−1/shape); exponential where shape is 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    start: float = Field(ge=0)
+    rate: float = Field(gt=0, le=1, description="Share of held-out scores above `start`.")
+    scale: float = Field(gt=0)
+    shape: float = Field(ge=-1, le=1)
+
+    def p_value(self, score_B: F64) -> F64:
+        over_B = np.maximum(score_B - self.start, 0.0) / self.scale
+        if abs(self.shape) < 1e-9:
+            return np.asarray(self.rate * np.exp(-over_B))
+        base_B = np.maximum(1.0 + self.shape * over_B, 0.0)
+        with np.errstate(divide="ignore", over="ignore"):
+            return np.asarray(self.rate * np.power(base_B, -1.0 / self.shape))
+
+    def score(self, p: float) -> float:
+        """The score that normal readings exceed at the rate p; inverse of p_value for p ≤ rate."""
+        if abs(self.shape) < 1e-9:
+            return self.start - self.scale * float(np.log(p / self.rate))
+        return self.start + self.scale / self.shape * (float((p / self.rate) ** -self.shape) - 1.0)
+
+
+class Calibration(BaseModel):
+    """The distribution of normal scores, and the score above which a reading is anomalous."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    threshold: float = Field(gt=0, description="The raw score at which anomaly_score is 1.")
+    target_rate: float = Field(gt=0, lt=1, description="Share of normal readings that was asked to exceed it.")
+    count: int = Field(ge=1, description="Held-out readings behind it.")
+    scores: tuple[float, ...] = Field(min_length=2, max_length=4096, description="Ascending support points …")
+    p_values: tuple[float, ...] = Field(min_length=2, max_length=4096, description="… and P(score ≥ point).")
+    tail: Tail | None = Field(None, description="None where the held-out readings were too few for a fit.")
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        if len(self.scores) != len(self.p_values):
+            raise ValueError("scores and p_values differ in length")
+        if any(a > b for a, b in zip(self.scores, self.scores[1:], strict=False)):
+            raise ValueError("scores do not ascend")
+        if any(a < b for a, b in zip(self.p_values, self.p_values[1:], strict=False)):
+            raise ValueError("p_values do not descend")
+        if self.p_values[0] > 1 or self.p_values[-1] <= 0:
+            raise ValueError("p_values leave (0, 1]")
+        return self
+
+    def p_value(self, score_B: F64) -> F64:
+        """Raw scores → share of normal readings that score at least as high, in (0, 1]."""
+        p_B = np.interp(score_B, self.scores, self.p_values)
+        if self.tail is not None:
+            p_B = np.where(score_B > self.tail.start, self.tail.p_value(score_B), p_B)
+        return np.asarray(np.clip(p_B, SMALLEST_P, 1.0))

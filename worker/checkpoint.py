@@ -1,0 +1,140 @@
+"""What makes a batch done: its events and dead letters are acknowledged, then its offsets are committed.
+
+The order is the guarantee: whatever dies in between, the batch is read again, and its events carry the same ids.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+
+from worker.errors import BrokerError
+from worker.heartbeat import Heartbeat
+from worker.metrics import Metrics
+from worker.sink import Message, Receipt, Sink
+from worker.source import Change, CommitLost, Source
+
+PRESS_SECONDS = 0.5                     # how long to press for acknowledgements before looking after the group
+RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+TRUNCATED = "value.truncated"
+
+
+class Stopped(Exception):
+    """The worker was told to leave while the output refused; nothing of the batch is committed."""
+
+
+class Checkpoint(Protocol):
+    def complete(
+        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> list[Change]:
+        """Publishes and commits one batch; returns the rebalances that happened meanwhile.
+
+        offsets: next offset to read, by partition. notes: what to keep beside them.
+        Raises Stopped.
+        """
+
+    @property
+    def writable(self) -> bool:
+        """Whether the output took the last that it was given."""
+
+
+class AtLeastOnce:
+    """An idempotent producer, then a commit. Repeats happen only after a crash or a lost partition."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        metrics: Metrics,
+        heartbeat: Heartbeat,
+        stopping: Callable[[], bool],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._source, self._sink, self._metrics, self._heartbeat = source, sink, metrics, heartbeat
+        self._stopping, self._sleep = stopping, sleep
+        self._writable = True
+
+    @property
+    def writable(self) -> bool:
+        return self._writable
+
+    def complete(
+        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> list[Change]:
+        changes: list[Change] = []
+        # 1. Everything that the batch says is on its topic.
+        with self._metrics.stage("publish"):
+            self._publish(messages, changes)
+        # 2. Only then is the batch done. What left with a rebalance is its new owner's to commit.
+        gone = {partition for change in changes for partition in change.partitions}
+        kept = {partition: offset for partition, offset in offsets.items() if partition not in gone}
+        with self._metrics.stage("commit"):
+            self._commit(kept, notes)
+        return changes
+
+    def _publish(self, messages: Sequence[Message], changes: list[Change]) -> None:
+        open_messages = list(messages)
+        attempt = 0
+        while open_messages:
+            self._heartbeat.beat()
+            self._metrics.inflight(len(open_messages))
+            receipts = [self._sink.send(message) for message in open_messages]
+            self._await(receipts, changes)
+            failed = [(m, r.error()) for m, r in zip(open_messages, receipts, strict=True) if r.error() is not None]
+            self._writable = not failed
+            self._metrics.produced(Counter(m.topic for m in open_messages) - Counter(m.topic for m, _ in failed))
+            if failed:
+                first = failed[0][1]
+                assert first is not None
+                self._metrics.survived("publish", first)
+                # The batch stays in hand and is sent again: reading stops, and readiness says so.
+                changes += self._source.idle()
+                self._sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+                if self._stopping():
+                    raise Stopped(f"{len(failed)} messages not acknowledged: {first}")
+            open_messages = [_fitting(message, error) for message, error in failed]
+        self._metrics.inflight(0)
+
+    def _await(self, receipts: Sequence[Receipt], changes: list[Change]) -> None:
+        """Until every receipt is in; a slow broker must not cost us our place in the group."""
+        self._sink.flush(PRESS_SECONDS)
+        while not all(receipt.done() for receipt in receipts):
+            self._writable = False
+            self._heartbeat.beat()
+            changes += self._source.idle()
+            self._sink.flush(PRESS_SECONDS)
+
+    def _commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        attempt = 0
+        while offsets:
+            self._heartbeat.beat()
+            try:
+                self._source.commit(offsets, notes)
+            except CommitLost as error:
+                self._metrics.commit_failed(error)
+                return                      # the partitions' new owner reads the batch again, with the same ids
+            except BrokerError as error:
+                self._metrics.commit_failed(error)
+                if self._stopping():
+                    raise Stopped(str(error)) from error
+                self._sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+            else:
+                self._metrics.committed()
+                return
+
+
+def _fitting(message: Message, error: Exception | None) -> Message:
+    """A message that the topic will never take at its size goes without its value, and says so.
+
+    The reading itself still lies at its source offset.
+    """
+    if not isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError) or message.value is None:
+        return message
+    headers = [*message.headers, (TRUNCATED, str(len(message.value)).encode())]
+    return message._replace(value=b"", headers=headers)

@@ -1,0 +1,46 @@
+"""Anomaly events and dead letters → Kafka messages. An event is JSON, its envelope CloudEvents 1.0, binary mode."""
+
+from __future__ import annotations
+
+import msgspec
+
+from worker.records import Event, Record, Refusal
+from worker.sink import Message
+
+CE_TYPE = "io.zmu.anomaly.v1"
+
+_encoder = msgspec.json.Encoder()
+
+
+def event_message(topic: str, event: Event) -> Message:
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(event.event_id).encode()),
+        ("ce_source", f"kafka:{event.source.topic}/{event.source.partition}".encode()),
+        ("ce_type", CE_TYPE.encode()),
+        ("ce_time", event.timestamp.encode()),
+        ("content-type", b"application/json"),
+    ]
+    return Message(topic, event.entity.encode(), _encoder.encode(event), headers)
+
+
+def dead_letter(topic: str, refusal: Refusal) -> Message:
+    """The record as received, its own headers kept, and after them why it is here and where it came from."""
+    record = refusal.record
+    why = [("error.code", refusal.code.encode()), ("error.message", refusal.message.encode("utf-8", "replace"))]
+    if refusal.feature is not None:
+        why.append(("error.feature", refusal.feature.encode("utf-8", "replace")))
+    headers = [*_received(record), *why]
+    headers += [
+        ("source.topic", record.topic.encode()),
+        ("source.partition", str(record.partition).encode()),
+        ("source.offset", str(record.offset).encode()),
+        ("source.timestamp", str(record.timestamp).encode()),
+    ]
+    # A tombstone stays one; Kafka wants a key beside it, and a tombstone without a key becomes an empty value.
+    value = b"" if record.value is None and record.key is None else record.value
+    return Message(topic, record.key, value, headers)
+
+
+def _received(record: Record) -> list[tuple[str, bytes]]:
+    return [(name, value if value is not None else b"") for name, value in record.headers]

@@ -1,0 +1,141 @@
+"""The daemon's shell: connect, serve /metrics and health, run the loop until told to stop, leave in order."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import stamina
+
+from worker import device, log
+from worker.brokers import require_topics_of
+from worker.checkpoint import AtLeastOnce, Stopped
+from worker.errors import BrokerUnreachable, UserError
+from worker.heartbeat import Heartbeat
+from worker.http import HttpServer
+from worker.loop import Loop
+from worker.metrics import Metrics
+from worker.registry import Registry
+from worker.reload import Models
+from worker.settings import Settings
+from worker.sink import KafkaSink
+from worker.source import KafkaSource
+
+STUCK_SECONDS = 120.0                   # a loop that has not turned for so long will not turn again
+
+
+class Daemon:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._heartbeat = Heartbeat(STUCK_SECONDS)
+        self._stop = threading.Event()
+        self._ready: Callable[[], dict[str, object]] = lambda: {"model": False, "assigned": False, "output": False}
+
+    def run(self, until_drained: bool) -> int:
+        """Returns the exit code. Raises UserError for what is wrong before the first record."""
+        settings, metrics = self._settings, self._metrics
+        chosen = device.choose(settings.device)
+        with contextlib.ExitStack() as leaving:
+            leaving.enter_context(self._signals())
+            server = HttpServer(settings.http, metrics.registry, self._alive, self._readiness)
+            leaving.callback(server.close)
+            models = Models(
+                Registry(settings.model.registry, settings.model.name),
+                settings.model,
+                settings.input.features,
+                chosen,
+                metrics,
+            )
+            models.first(self._stop.is_set, self._stop.wait)
+            leaving.callback(models.close)
+            if not self._connect(leaving):
+                return 0                    # told to stop while the broker was away
+            checkpoint = AtLeastOnce(self._source, self._sink, metrics, self._heartbeat, self._stop.is_set)
+            loop = Loop(settings, self._source, checkpoint, models, metrics, self._heartbeat, self._stop.is_set)
+            self._ready = lambda: {
+                "model": models.current.version,
+                "assigned": self._source.joined,
+                "output": checkpoint.writable,
+            }
+            gc.collect()
+            gc.freeze()                     # what lives as long as the process need not be walked again and again
+            log.get("worker").info("started", metrics=f"http://{settings.http.host}:{server.port}/metrics")
+            try:
+                loop.run_until_drained() if until_drained else loop.run()
+            except Stopped as error:
+                log.get("worker").error("left with work undone; it will be done at the next start", why=str(error))
+                return 1
+            log.get("worker").info("drained", until_drained=until_drained)
+            return 0
+
+    def _connect(self, leaving: contextlib.ExitStack) -> bool:
+        """Source and sink, as soon as the broker answers; False where told to stop before."""
+        settings = self._settings
+        retries = stamina.retry_context(
+            on=BrokerUnreachable, attempts=None, timeout=None, wait_initial=0.5, wait_max=10.0
+        )
+        for attempt in retries:
+            with attempt:
+                if self._stop.is_set():
+                    return False
+                self._heartbeat.beat()
+                try:
+                    require_topics_of(settings)
+                    self._source = KafkaSource(settings.kafka, settings.input)
+                    leaving.callback(self._source.close)
+                    self._sink = KafkaSink(settings.kafka, settings.output, settings.input.max_record_bytes)
+                    leaving.callback(self._sink.close)
+                except BrokerUnreachable as error:
+                    self._metrics.survived("connect", error)
+                    raise
+        return True
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT set a flag, no more; the loop sees it between two batches."""
+        before = {
+            number: signal.signal(number, lambda *_: self._stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _alive(self) -> tuple[bool, dict[str, object]]:
+        return self._heartbeat.alive, {"last_turn_seconds_ago": round(self._heartbeat.age_seconds, 3)}
+
+    def _readiness(self) -> tuple[bool, dict[str, object]]:
+        facts = self._ready()
+        yes = all(facts.values())
+        self._metrics.ready(yes)
+        return yes, facts
+
+
+def check(settings: Settings) -> list[str]:
+    """What `run` would need, tried without reading a record: one line for each part. Raises UserError."""
+    chosen = device.choose(settings.device)
+    registry = Registry(settings.model.registry, settings.model.name)
+    models = Models(registry, settings.model, settings.input.features, chosen, Metrics())
+    faults: list[UserError] = []
+    lines = [f"device    {chosen}"]
+    try:
+        models.first()
+        manifest = models.current.detector.manifest
+        place = f"{registry.place}/{manifest.version}"
+        lines.append(f"model     {place} ({manifest.kind}, {len(manifest.features)} features)")
+        models.close()
+    except UserError as error:
+        faults.append(error)
+    try:
+        require_topics_of(settings)
+        lines.append(f"kafka     {settings.kafka.bootstrap_servers}: topics are there")
+    except UserError as error:
+        faults.append(error)
+    if faults:
+        raise UserError("\n".join(map(str, faults)))
+    return lines

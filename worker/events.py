@@ -1,0 +1,72 @@
+"""Scores → anomaly events: what a subscriber reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from worker.artifact import Manifest
+from worker.detector import Scores
+from worker.entities import Entities
+from worker.records import Batch, Contribution, Event, ModelRef, Origin, Severity, event_id, rfc3339
+from worker.settings import OutputSettings
+
+
+class EventBuilder:
+    """Events of one model version."""
+
+    def __init__(self, manifest: Manifest, settings: OutputSettings, now_ms: Callable[[], int]) -> None:
+        self._model = ModelRef(manifest.name, manifest.version, manifest.sha256)
+        self._features = manifest.features
+        self._known = frozenset(manifest.entities) if manifest.entities_complete else None
+        self._settings = settings
+        self._now_ms = now_ms
+
+    def events(self, topic: str, batch: Batch, scores: Scores, entities: Entities) -> Iterator[Event]:
+        """One for each anomalous reading, in order of arrival."""
+        detected_at = rfc3339(self._now_ms())
+        for i in np.flatnonzero(scores.anomalous_B).tolist():
+            entity = entities.names[int(batch.entity_B[i])]
+            partition, offset = int(batch.partition_B[i]), int(batch.offset_B[i])
+            score = float(scores.anomaly_score_B[i])
+            yield Event(
+                kind="anomaly",
+                event_id=event_id(topic, partition, offset),
+                entity=entity,
+                timestamp=rfc3339(int(batch.timestamp_ms_B[i])),
+                detected_at=detected_at,
+                anomaly_score=score,
+                p_value=float(scores.p_value_B[i]),
+                severity=self.severity(score),
+                contributions=self._contributions(batch, scores, i),
+                model=self._model,
+                source=Origin(topic, partition, offset),
+                flags=self._flags(entity, bool(scores.imputed_B[i])),
+            )
+
+    def severity(self, anomaly_score: float) -> Severity:
+        return "critical" if anomaly_score >= self._settings.critical_score else "warning"
+
+    def _contributions(self, batch: Batch, scores: Scores, i: int) -> tuple[Contribution, ...]:
+        part_F = scores.feature_score_BF[i]
+        share_F = part_F / part_F.sum()
+        largest = np.argsort(-share_F, kind="stable")[: self._settings.contributions].tolist()
+        return tuple(
+            Contribution(
+                feature=self._features[f],
+                actual=None if np.isnan(batch.x_BF[i, f]) else _shortest(batch.x_BF[i, f]),
+                expected=_shortest(scores.expected_BF[i, f]),
+                share=float(share_F[f]),
+            )
+            for f in largest
+        )
+
+    def _flags(self, entity: str, imputed: bool) -> tuple[str, ...]:
+        cold = self._known is not None and entity not in self._known
+        return (*(("cold_start",) if cold else ()), *(("imputed",) if imputed else ()))
+
+
+def _shortest(value: np.float32) -> float:
+    """The double with the fewest digits that is this float32: 8.8739, not 8.873900413513184."""
+    return float(str(value))

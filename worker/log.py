@@ -1,0 +1,53 @@
+"""Logs: structured lines on stderr, for people on a terminal and as JSON elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from worker.settings import LogSettings
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(settings: LogSettings) -> None:
+    """Sends our lines, and those of libraries from `warning` on, through one renderer."""
+    console = settings.format == "console" or (settings.format is None and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    # ConsoleRenderer draws exceptions itself; JSON needs them as text.
+    ending: list[Any] = [renderer] if console else [structlog.processors.format_exc_info, renderer]
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    # Warns of every task over 0.1 s on its event loop; ours are the rebalances, which we log ourselves.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+
+
+def get(name: str) -> Any:
+    """A logger whose lines say which part speaks."""
+    return structlog.get_logger(part=name)

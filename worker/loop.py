@@ -1,0 +1,136 @@
+"""The one loop: poll → decode → score → decide → publish → commit."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from worker.checkpoint import Checkpoint
+from worker.codec.events import dead_letter, event_message
+from worker.codec.readings import ReadingDecoder, ReadingSchema
+from worker.detector import Scores
+from worker.entities import Entities
+from worker.events import EventBuilder
+from worker.heartbeat import Heartbeat
+from worker.metrics import Metrics
+from worker.records import Batch, Refusal
+from worker.reload import Models
+from worker.settings import Settings
+from worker.sink import Message
+from worker.source import Change, Fetched, Source
+
+IDLE_SECONDS = 0.5                      # how long a quiet poll lasts: the time that a signal may have to wait
+
+
+class Loop:
+    """Scores what the source gives, until told to stop. Everything that does input or output is a port."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        checkpoint: Checkpoint,
+        models: Models,
+        metrics: Metrics,
+        heartbeat: Heartbeat,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._settings, self._source, self._checkpoint = settings, source, checkpoint
+        self._models, self._metrics, self._heartbeat, self._stopping = models, metrics, heartbeat, stopping
+        self._entities = Entities()
+        self._newest_ms: dict[int, int] = {}        # timestamp of the newest record done, by partition
+        self._take_model()
+
+    def run(self) -> None:
+        """Until told to stop. Raises Stopped where the output still refuses then."""
+        while not self._stopping():
+            self._turn()
+
+    def run_until_drained(self) -> None:
+        """Until everything that was in the topic at the start is scored and committed."""
+        ends = self._source.ends()
+        while not self._stopping() and not self._drained(ends):
+            self._turn()
+
+    def _turn(self) -> None:
+        self._heartbeat.beat()
+        if self._models.take():
+            self._take_model()
+        batch = self._settings.batch
+        fetched = self._source.poll(batch.max_records, batch.max_wait_ms / 1000, IDLE_SECONDS)
+        self._metrics.polled()
+        self._rebalance(fetched.changes)
+        if fetched.records:
+            self._process(fetched)
+        self._report_lag()
+
+    def _process(self, fetched: Fetched) -> None:
+        records = fetched.records
+        self._count(fetched)
+        with self._metrics.stage("decode"):
+            batch, refused = self._decoder.decode(records)
+        with self._metrics.stage("score"):
+            scores = self._models.current.detector.score(batch.x_BF)
+        messages = self._decide(batch, scores, refused)
+        offsets = {record.partition: record.offset + 1 for record in records}
+        self._rebalance(self._checkpoint.complete(messages, offsets, {}))
+        self._metrics.batch_done(batch.timestamp_ms_B)
+
+    def _decide(self, batch: Batch, scores: Scores, refused: Sequence[Refusal]) -> list[Message]:
+        """What the batch has to say: an event for each anomaly, a dead letter for each refused record."""
+        events = list(self._events.events(self._source.topic, batch, scores, self._entities))
+        self._metrics.batch_scored(self._models.current.version, scores.anomaly_score_B)
+        self._metrics.anomalies_found(Counter(event.severity for event in events))
+        self._metrics.records_refused(refused)
+        self._metrics.entities(len(self._entities))
+        return [
+            *(event_message(self._settings.output.topic, event) for event in events),
+            *(dead_letter(self._settings.dead_letters.topic, refusal) for refusal in refused),
+        ]
+
+    def _rebalance(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            total = len(self._source.assignment())
+            if change.kind == "assigned":
+                for partition in change.partitions:
+                    self._source.seek(partition, self._source.start(partition).offset)
+                self._metrics.assigned(self._source.topic, change.partitions, total)
+            else:
+                for partition in change.partitions:
+                    self._entities.release_partition(partition)
+                    self._newest_ms.pop(partition, None)
+                self._metrics.revoked(self._source.topic, change.partitions, total, change.kind)
+
+    def _take_model(self) -> None:
+        manifest = self._models.current.detector.manifest
+        form = self._settings.input
+        schema = ReadingSchema(
+            features=manifest.features,
+            entity_field=form.entity_field,
+            timestamp_field=form.timestamp_field,
+            values_field=form.values_field,
+            max_record_bytes=form.max_record_bytes,
+        )
+        self._decoder = ReadingDecoder(schema, self._entities)
+        self._events = EventBuilder(manifest, self._settings.output, now_ms=lambda: time.time_ns() // 1_000_000)
+
+    def _drained(self, ends: Mapping[int, int]) -> bool:
+        assigned = self._source.assignment()
+        return bool(assigned) and all(self._source.position(p) >= ends.get(p, 0) for p in assigned)
+
+    def _count(self, fetched: Fetched) -> None:
+        by_partition = Counter(record.partition for record in fetched.records)
+        size_bytes = sum(len(record.value or b"") for record in fetched.records)
+        self._metrics.batch_fetched(self._source.topic, by_partition, size_bytes, fetched.reason)
+        self._newest_ms.update((record.partition, record.timestamp) for record in fetched.records)
+
+    def _report_lag(self) -> None:
+        """Age of the newest reading done, while there are later ones; clocks that disagree are clamped at 0."""
+        now_ms = time.time() * 1000
+        for partition in self._source.assignment():
+            lag = self._source.lag(partition)
+            if lag is not None:
+                behind = lag and partition in self._newest_ms
+                seconds = (now_ms - self._newest_ms[partition]) / 1000 if behind else 0.0
+                self._metrics.lag(self._source.topic, partition, lag, seconds)

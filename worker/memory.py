@@ -1,0 +1,101 @@
+"""Source and sink in memory: the real ports without a broker, for tests and for trying things out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from worker.records import Record
+from worker.sink import Failed, Message
+from worker.source import Change, Fetched, Start
+
+
+class MemoryRecord(NamedTuple):
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class MemorySource:
+    """A topic as lists. Everything assigned at the first poll; commits are kept in `committed`."""
+
+    def __init__(self, topic: str, records: Sequence[Record]) -> None:
+        self.topic = topic
+        self._partitions: dict[int, list[Record]] = defaultdict(list)
+        for record in records:
+            self._partitions[record.partition].append(record)
+        self._positions: dict[int, int] = {}
+        self.committed: dict[int, int] = {}
+        self.joined = False
+
+    def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
+        if not self.joined:
+            self.joined = True
+            return Fetched(changes=[Change("assigned", tuple(sorted(self._partitions)))])
+        found: list[Record] = []
+        for partition, log in self._partitions.items():
+            at = self._positions[partition]
+            taken = log[at : at + max_records - len(found)]
+            self._positions[partition] += len(taken)
+            found += taken
+        return Fetched(found, reason="full" if len(found) == max_records else "waited")
+
+    def start(self, partition: int) -> Start:
+        return Start(self.committed.get(partition, 0), "")
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._positions[partition] = offset
+
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        self.committed.update(offsets)
+
+    def idle(self) -> list[Change]:
+        return []
+
+    def assignment(self) -> Collection[int]:
+        return set(self._partitions) if self.joined else set()
+
+    def ends(self) -> Mapping[int, int]:
+        return {partition: len(log) for partition, log in self._partitions.items()}
+
+    def position(self, partition: int) -> int:
+        return self._positions[partition]
+
+    def lag(self, partition: int) -> int | None:
+        return len(self._partitions[partition]) - self._positions[partition]
+
+    def close(self) -> None:
+        return None
+
+
+class MemorySink:
+    """Keeps what it is sent. `refusals` are given, one each, as the answer to the next messages."""
+
+    def __init__(self, refusals: Sequence[Exception] = ()) -> None:
+        self.messages: list[Message] = []
+        self._refusals = list(refusals)
+
+    def send(self, message: Message) -> Failed | Acknowledged:
+        if self._refusals:
+            return Failed(self._refusals.pop(0))
+        self.messages.append(message)
+        return Acknowledged()
+
+    def flush(self, timeout_seconds: float) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+class Acknowledged:
+    def done(self) -> bool:
+        return True
+
+    def error(self) -> Exception | None:
+        return None

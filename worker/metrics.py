@@ -1,0 +1,217 @@
+"""Every fact that the worker states, once: a method counts it, and logs it where an operator would want a line.
+
+Labels are partitions, stages, reasons and versions only; never a value that the data choose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from worker import log
+from worker.records import F64, I64, Refusal
+
+_STAGE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+_LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_BATCH_RECORDS = tuple(float(2**k) for k in range(15))
+_SCORES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2, 3, 5, 10, 30, 100)
+
+
+class Metrics:
+    """The worker's series. One object a process; tests make their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._log = log.get("worker")
+        self._partitions: set[tuple[str, int]] = set()
+
+        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+            return Counter(name, text, labels, namespace="zmu", registry=registry)
+
+        def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+            return Gauge(name, text, labels, namespace="zmu", registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
+            return Histogram(name, text, labels, namespace="zmu", registry=registry, buckets=buckets)
+
+        self._consumed = counter("records_consumed", "Records fetched.", ("topic", "partition"))
+        self._consumed_bytes = counter("consumed_bytes", "Bytes of the fetched records' values.", ("topic",))
+        self._scored = counter("records_scored", "Readings scored.", ("model_version",))
+        self._anomalies = counter("anomalies", "Anomalous readings.", ("severity",))
+        self._produced = counter("events_produced", "Records acknowledged by the output topics.", ("topic",))
+        self._refused = counter("records_dead_lettered", "Records that are no readings.", ("reason",))
+        self._errors = counter("errors", "Errors survived.", ("stage", "type"))
+        self._commits = counter("commits", "Commits of input offsets.", ("result",))
+        self._rebalances = counter("rebalances", "Changes of assignment.", ("kind",))
+        self._reloads = counter("model_reloads", "Looks at a newer model version.", ("result",))
+        self._batches = counter("batches", "Batches by what ended them.", ("reason",))
+        self._stage = histogram("stage_duration_seconds", "Time of a stage for a batch.", _STAGE_SECONDS, ("stage",))
+        self._batch_records = histogram("batch_records", "Readings in a batch.", _BATCH_RECORDS)
+        self._latency = histogram(
+            "end_to_end_latency_seconds", "From a reading's timestamp to its batch acknowledged.", _LATENCY_SECONDS
+        )
+        self._score = histogram("anomaly_score", "Scores; above 1 is anomalous.", _SCORES, ("model_version",))
+        self._lag = gauge("consumer_lag_records", "Records not yet scored and committed.", ("topic", "partition"))
+        self._time_lag = gauge(
+            "consumer_time_lag_seconds", "Age of the newest scored reading while there is lag.", ("topic", "partition")
+        )
+        self._last_processed = gauge("last_record_processed_timestamp_seconds", "When a record was last committed.")
+        self._last_poll = gauge("last_poll_timestamp_seconds", "When the loop last polled.")
+        self._inflight = gauge("inflight_records", "Output records not yet acknowledged.")
+        self._assigned = gauge("assigned_partitions", "Input partitions of this worker.")
+        self._entities = gauge("entities_tracked", "Entities with state in memory.")
+        self._model_loaded = gauge("model_loaded_timestamp_seconds", "When the served model was loaded.")
+        self._threshold = gauge("threshold", "The model's raw score at which anomaly_score is 1.")
+        self._device_memory = gauge("device_memory_bytes", "Memory that the model's device holds for us.")
+        self._ready = gauge("ready", "Whether /readyz says yes: model, assignment and a writable output.")
+        self._build = Info("build", "The program.", namespace="zmu", registry=registry)
+        self._model = Info("model", "The served model.", namespace="zmu", registry=registry)
+        self._build.info(_build())
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times one stage of one batch; the loop's stages are decode, window, score, publish and commit."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stage.labels(name).observe(time.perf_counter() - start)
+
+    def polled(self) -> None:
+        self._last_poll.set(time.time())
+
+    def batch_fetched(self, topic: str, records: Mapping[int, int], size_bytes: int, reason: str) -> None:
+        """records: number by partition; reason: full, waited or drained."""
+        for partition, count in records.items():
+            self._consumed.labels(topic, partition).inc(count)
+        self._consumed_bytes.labels(topic).inc(size_bytes)
+        self._batches.labels(reason).inc()
+        self._batch_records.observe(sum(records.values()))
+
+    def records_refused(self, refused: Iterable[Refusal]) -> None:
+        for refusal in refused:
+            self._refused.labels(refusal.code).inc()
+            self._log.debug(
+                "record refused",
+                code=refusal.code,
+                message=refusal.message,
+                partition=refusal.record.partition,
+                offset=refusal.record.offset,
+            )
+
+    def batch_scored(self, model_version: str, score_B: F64) -> None:
+        self._scored.labels(model_version).inc(len(score_B))
+        _observe_all(self._score.labels(model_version), score_B, _SCORES)
+
+    def anomalies_found(self, severities: Mapping[str, int]) -> None:
+        for severity, count in severities.items():
+            self._anomalies.labels(severity).inc(count)
+
+    def produced(self, records: Mapping[str, int]) -> None:
+        """Acknowledged by the broker; number by topic."""
+        for topic, count in records.items():
+            self._produced.labels(topic).inc(count)
+
+    def batch_done(self, timestamp_ms_B: I64) -> None:
+        """Everything that a batch said is on its topics, and its offsets are committed."""
+        # A clock ahead of ours must not give a negative latency.
+        _observe_all(self._latency, np.maximum(time.time() - timestamp_ms_B / 1000, 0.0), _LATENCY_SECONDS)
+
+    def inflight(self, records: int) -> None:
+        self._inflight.set(records)
+
+    def committed(self) -> None:
+        self._commits.labels("ok").inc()
+        self._last_processed.set(time.time())
+
+    def commit_failed(self, error: Exception) -> None:
+        self._commits.labels("failed").inc()
+        self.survived("commit", error)
+
+    def survived(self, stage: str, error: Exception) -> None:
+        """An error after which the loop goes on."""
+        self._errors.labels(stage, type(error).__name__).inc()
+        self._log.warning("error survived", stage=stage, error=str(error), type=type(error).__name__)
+
+    def assigned(self, topic: str, partitions: Iterable[int], total: int) -> None:
+        added = sorted(partitions)
+        self._partitions.update((topic, partition) for partition in added)
+        self._rebalances.labels("assigned").inc()
+        self._assigned.set(total)
+        self._log.info("partitions assigned", topic=topic, partitions=added, total=total)
+
+    def revoked(self, topic: str, partitions: Iterable[int], total: int, kind: str = "revoked") -> None:
+        """kind: revoked (asked to give back) or lost (already with another). Their series go."""
+        gone = sorted(partitions)
+        for partition in gone:
+            self._partitions.discard((topic, partition))
+            for series in (self._lag, self._time_lag):
+                with contextlib.suppress(KeyError):
+                    series.remove(topic, str(partition))
+        self._rebalances.labels(kind).inc()
+        self._assigned.set(total)
+        self._log.info("partitions revoked", topic=topic, partitions=gone, total=total, how=kind)
+
+    def lag(self, topic: str, partition: int, records: int, seconds: float) -> None:
+        if (topic, partition) in self._partitions:
+            self._lag.labels(topic, partition).set(max(records, 0))
+            self._time_lag.labels(topic, partition).set(max(seconds, 0.0))
+
+    def entities(self, number: int) -> None:
+        self._entities.set(number)
+
+    def model_loaded(self, name: str, version: str, sha256: str, kind: str, threshold: float, device: str) -> None:
+        self._reloads.labels("loaded").inc()
+        self._model_loaded.set(time.time())
+        self._threshold.set(threshold)
+        self._model.info({"name": name, "version": version, "sha256": sha256, "kind": kind, "device": device})
+        self._log.info("model loaded", name=name, version=version, kind=kind, device=device)
+
+    def model_refused(self, error: Exception, kept: str | None) -> None:
+        self._reloads.labels("refused").inc()
+        self._log.error("model refused", error=str(error), kept=kept)
+
+    def device_memory(self, size_bytes: int) -> None:
+        self._device_memory.set(size_bytes)
+
+    def ready(self, yes: bool) -> None:
+        self._ready.set(yes)
+
+
+def _observe_all(series: Histogram, value_B: F64, buckets: Sequence[float]) -> None:
+    """Observes many values at once: prometheus-client takes one a call, 1 µs each."""
+    counts = np.bincount(np.searchsorted(buckets, value_B, side="left"), minlength=len(buckets) + 1)
+    for bucket, count in zip(series._buckets, counts.tolist(), strict=True):
+        if count:
+            bucket.inc(count)
+    series._sum.inc(float(value_B.sum()))
+
+
+def _build() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    def of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "unknown"
+
+    return {"version": of("zmu"), "torch": of("torch"), "kafka_python": of("kafka-python")}

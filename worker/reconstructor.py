@@ -1,0 +1,69 @@
+"""What every model is to the rest of zmu: a module that says what each reading should have been.
+
+Shapes: B batch, R rows of one block, D = W*F inputs (window rows * features), K columns in, N columns out.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BLOCK_ROWS = 256
+ALIGNMENT = 16  # float32s in 64 bytes: a cache line, and the widest vector register
+
+# Inputs are scaled to about 1, so this clips no reading that means anything; it only keeps 1e30 from overflowing.
+LIMIT = 1e6
+
+
+class Reconstructor(nn.Module, ABC):
+    """A model of normal readings. Its state_dict holds tensors only: safetensors saves and loads every kind alike."""
+
+    @abstractmethod
+    def predict(self, x_BD: Tensor) -> Tensor:
+        """The readings expected in place of x_BD: xhat_BD. Deterministic. NaN in a row spoils that row only."""
+
+
+def guarded(x_BD: Tensor) -> Tensor:
+    """x within ±LIMIT, infinities included, so that sums and squares of it stay finite in float32."""
+    return x_BD.clamp(-LIMIT, LIMIT)
+
+
+def aligned(x_BK: Tensor) -> Tensor:
+    """The same values, laid out so that every row starts on a 64-byte boundary.
+
+    Some matrix kernels peel a row's first elements until they reach a vector boundary, and so add the same numbers
+    in another order for a row that starts elsewhere: MKL does so for products with fewer than 12 columns, and a
+    row of 33 float32s then differs in its last bit from the next row with the very same values.
+    """
+    columns = x_BK.shape[-1]
+    return F.pad(x_BK, (0, -columns % ALIGNMENT))[..., :columns]
+
+
+class Linear(nn.Linear):
+    """nn.Linear whose result for a row does not depend on where in the block the row lies."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(aligned(input), self.weight, self.bias)
+
+
+@torch.inference_mode()
+def predict_in_blocks(model: Reconstructor, x_BD: Tensor, rows: int = BLOCK_ROWS) -> Tensor:
+    """model.predict, bit-equal for a row whatever batch, and whatever place in the batch, it comes in.
+
+    Matrix products choose their kernel, and so their order of addition, by the shape and the alignment of what they
+    multiply. Here both are always the same: blocks of `rows` rows (a multiple of 16, so that no kernel has a
+    remainder to treat apart), the last one filled up with zeros, each in memory that torch allocated itself.
+
+    Bit-equal holds for one model, machine, device, number of threads and `rows`; across those, expect agreement to
+    about 1e-5 of the size of the values, which float32 sums allow. Returns xhat_BD on the device of x_BD.
+    """
+    if rows < 1 or rows % ALIGNMENT:
+        raise ValueError(f"rows is {rows}; blocks need a multiple of {ALIGNMENT}")
+    xhat_BD = torch.empty_like(x_BD, memory_format=torch.contiguous_format)
+    for start in range(0, len(x_BD), rows):
+        part_RD = x_BD[start : start + rows]
+        block_RD = x_BD.new_zeros(rows, x_BD.shape[1])
+        block_RD[: len(part_RD)] = part_RD
+        xhat_BD[start : start + rows] = model.predict(block_RD)[: len(part_RD)]
+    return xhat_BD

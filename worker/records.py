@@ -1,0 +1,126 @@
+"""What goes in and what comes out: a reading, a batch of readings, a refused record, an anomaly event.
+
+Legend of shapes: B readings of a batch, F features.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple, Protocol
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class Record(Protocol):
+    """A Kafka record as fetched, undecoded. kafka-python's ConsumerRecord is one."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...         # ms since the epoch, of producer or broker
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Readings as columns: element i of every column is of the same reading. Order is the order of arrival."""
+
+    x_BF: F32                   # NaN = missing; never infinite
+    entity_B: I32               # codes of worker.entities.Entities
+    timestamp_ms_B: I64         # of the reading, ms since the epoch
+    partition_B: I32
+    offset_B: I64
+
+    def __len__(self) -> int:
+        return len(self.offset_B)
+
+
+class Refusal(NamedTuple):
+    """A record that is no reading, and why."""
+
+    record: Record
+    code: str
+    message: str
+    feature: str | None = None
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """One feature's part in a score. `actual` is null where the feature was missing."""
+
+    feature: str
+    actual: float | None
+    expected: float
+    share: Annotated[float, Meta(ge=0, le=1, description="Of the whole score; over all features shares sum to 1.")]
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    name: str
+    version: str
+    sha256: Annotated[str, Meta(description="Of the model's weights.")]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where the reading lies in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+Kind = Literal["anomaly", "stuck", "silent", "out_of_range", "missing"]
+Severity = Literal["warning", "critical"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One anomalous reading. Fields are added within a schema version, never renamed or dropped."""
+
+    schema_version: Literal[1] = 1
+    kind: Kind
+    event_id: Annotated[UUID, Meta(description="uuid5 of the reading's topic, partition and offset: equal on replay.")]
+    entity: str
+    timestamp: Annotated[str, Meta(description="Of the reading: RFC 3339, UTC, milliseconds.")]
+    detected_at: Annotated[str, Meta(description="When it was scored: RFC 3339, UTC, milliseconds.")]
+    anomaly_score: Annotated[float, Meta(ge=0, description="Above 1 is anomalous, whatever the model.")]
+    p_value: Annotated[float, Meta(ge=0, le=1, description="Share of normal readings that score at least this high.")]
+    severity: Severity
+    contributions: Annotated[tuple[Contribution, ...], Meta(description="The largest first.")]
+    model: ModelRef
+    source: Origin
+    flags: Annotated[tuple[str, ...], Meta(description="cold_start, warming_up, imputed, …")] = ()
+
+
+def event_id(topic: str, partition: int, offset: int, kind: str = "anomaly") -> UUID:
+    """The same reading gives the same id on every replay; kinds other than `anomaly` have ids of their own."""
+    name = f"kafka:{topic}/{partition}/{offset}"
+    return uuid5(NAMESPACE_URL, name if kind == "anomaly" else f"{name}#{kind}")
+
+
+def rfc3339(timestamp_ms: int) -> str:
+    """UTC with milliseconds: 2025-11-24T16:00:00.000Z."""
+    moment = _EPOCH + datetime.timedelta(milliseconds=timestamp_ms)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+LATEST_MS = 253_402_300_799_999             # the end of year 9999: the last that RFC 3339 can write

@@ -1,0 +1,179 @@
+"""Model versions and aliases in a folder or an object store.
+
+    <registry>/<name>/<version>/{model.safetensors, manifest.json, report.html}
+    <registry>/<name>/aliases/<alias>          holds a version
+
+A version is complete when its manifest is there (it is written last) and never changes. An alias moves by an
+atomic replace, so a reader sees the old version or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from worker.errors import ModelError, RegistryError
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+REPORT = "report.html"
+MAX_FILE_BYTES = {MANIFEST: 64 * 2**20, WEIGHTS: 4 * 2**30, REPORT: 256 * 2**20}
+
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+_ALIASES = "aliases"
+
+
+class Registry:
+    """One model's versions.
+
+    url: folder or fsspec URL; name: of the model.
+    Raises RegistryError where the place cannot be read or written.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise RegistryError(f"registry {url!r}: {error}; set ZMU_MODEL__REGISTRY to a folder or URL") from None
+        self.url, self.name = url, name
+        self._root = f"{root.rstrip('/')}/{name}"
+
+    @property
+    def place(self) -> str:
+        return f"{self.url.rstrip('/')}/{self.name}"
+
+    def versions(self) -> list[str]:
+        """Complete versions, the oldest first (names sort by time)."""
+        with self._explained("list"):
+            self._fs.invalidate_cache()
+            if not self._fs.isdir(self._root):
+                return []
+            folders = [path.rstrip("/").rsplit("/", 1)[1] for path in self._fs.ls(self._root, detail=False)]
+            return sorted(
+                version
+                for version in folders
+                if version != _ALIASES
+                and _VERSION.fullmatch(version)
+                and self._fs.exists(self._path(version, MANIFEST))
+            )
+
+    def aliases(self) -> dict[str, str]:
+        """alias → version."""
+        with self._explained("list"):
+            self._fs.invalidate_cache()
+            folder = f"{self._root}/{_ALIASES}"
+            if not self._fs.isdir(folder):
+                return {}
+            names = [path.rstrip("/").rsplit("/", 1)[1] for path in self._fs.ls(folder, detail=False)]
+            found = {name: self.resolve(name) for name in sorted(names) if re.fullmatch(r"[a-z][a-z0-9_-]*", name)}
+            return {name: version for name, version in found.items() if version}
+
+    def resolve(self, alias: str) -> str | None:
+        """The version that the alias names; None where there is no such alias."""
+        with self._explained("read"):
+            try:
+                content: bytes = self._fs.cat_file(f"{self._root}/{_ALIASES}/{alias}")
+            except FileNotFoundError:
+                return None
+        version = content[:256].decode("utf-8", "replace").strip()
+        if not _VERSION.fullmatch(version):
+            raise ModelError(f"alias {alias!r} in {self.place} holds {version[:64]!r}, which is no version")
+        return version
+
+    def read(self, version: str, file: str) -> bytes:
+        """One file of a version, whole. Raises ModelError where it is absent or larger than such a file may be."""
+        path = self._path(version, file)
+        with self._explained("read"):
+            try:
+                size = self._fs.size(path)
+                if size is not None and size > MAX_FILE_BYTES[file]:
+                    raise ModelError(
+                        f"{file} of {self.place}/{version} has {size} bytes; at most {MAX_FILE_BYTES[file]} are read"
+                    )
+                content = self._fs.cat_file(path)
+            except FileNotFoundError:
+                raise ModelError(
+                    f"{self.place}/{version} has no {file}; `zmu-training models list` shows the versions"
+                ) from None
+        assert isinstance(content, bytes)
+        return content
+
+    def publish(self, version: str, files: Mapping[str, bytes]) -> None:
+        """Writes a version. Its manifest goes last: until then no reader takes it for one."""
+        assert MANIFEST in files
+        with self._explained("write"):
+            if self._fs.exists(self._path(version, MANIFEST)):
+                raise RegistryError(f"{self.place}/{version} is there already; versions never change")
+            for file in sorted(files, key=lambda name: name == MANIFEST):
+                self._write(self._path(version, file), files[file])
+
+    def point(self, alias: str, version: str) -> None:
+        """Moves an alias. Raises ModelError where the version is not there."""
+        with self._explained("write"):
+            if not self._fs.exists(self._path(version, MANIFEST)):
+                raise ModelError(
+                    f"{self.place} has no version {version!r}; `zmu-training models list` shows the versions"
+                )
+            self._write(f"{self._root}/{_ALIASES}/{alias}", version.encode())
+
+    def writable(self) -> None:
+        """Raises RegistryError where nothing can be written: said before a training, not after it."""
+        probe = f"{self._root}/.probe-{secrets.token_hex(4)}"
+        with self._explained("write"):
+            self._write(probe, b"")
+            self._fs.rm_file(probe)
+
+    def _path(self, version: str, file: str) -> str:
+        if not _VERSION.fullmatch(version) or version == _ALIASES or file not in MAX_FILE_BYTES:
+            raise ModelError(f"{version!r} is no name of a version in {self.place}")
+        return f"{self._root}/{version}/{file}"
+
+    def _write(self, path: str, content: bytes) -> None:
+        """Whole or not at all. Object stores put objects so; on a file system a synced twin takes the name."""
+        if not isinstance(self._fs, LocalFileSystem):
+            self._fs.pipe_file(path, content)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        twin = f"{path}.{secrets.token_hex(4)}.part"
+        try:
+            with open(twin, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(twin, path)
+        except OSError:
+            if os.path.exists(twin):
+                os.unlink(twin)
+            raise
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _explained(self, doing: str) -> _Explained:
+        return _Explained(self.place, doing)
+
+
+class _Explained:
+    """Turns what a store raises into one message that names the place and the setting."""
+
+    def __init__(self, place: str, doing: str) -> None:
+        self._place, self._doing = place, doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (RegistryError, ModelError)) or not isinstance(error, Exception):
+            return
+        said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise RegistryError(
+            f"registry {self._place}: cannot {self._doing} ({said}); "
+            "set ZMU_MODEL__REGISTRY to a folder or URL that this user may use"
+        ) from error

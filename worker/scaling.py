@@ -1,0 +1,43 @@
+"""Features in comparable units. Never clipped: what lies outside the training range must stay outside.
+
+Legend: B readings, F features.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.records import F32
+
+
+class Scaling(BaseModel):
+    """scaled = (x − offset) / span, by feature; missing values become the training median."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    offset: tuple[float, ...]
+    span: tuple[float, ...] = Field(description="Never 0: a constant feature has a span of its own size.")
+    median: tuple[float, ...] = Field(description="In the features' own units.")
+
+    @cached_property
+    def _offset_F(self) -> F32:
+        return np.asarray(self.offset, np.float32)
+
+    @cached_property
+    def _span_F(self) -> F32:
+        return np.asarray(self.span, np.float32)
+
+    @cached_property
+    def fill_F(self) -> F32:
+        """The training median, scaled: what stands for a missing value at the model's input."""
+        return self.scale(np.asarray(self.median, np.float32))
+
+    def scale(self, x_BF: F32) -> F32:
+        with np.errstate(over="ignore"):
+            return np.asarray((x_BF - self._offset_F) / self._span_F, np.float32)
+
+    def unscale(self, scaled_BF: F32) -> F32:
+        return np.asarray(scaled_BF * self._span_F + self._offset_F, np.float32)

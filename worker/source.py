@@ -1,0 +1,252 @@
+"""Where records come from: the port, and Kafka behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import CommitFailedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from worker import log
+from worker.brokers import client_options, explained
+from worker.errors import BrokerError
+from worker.records import Record
+from worker.settings import InputSettings, KafkaSettings
+
+
+class Change(NamedTuple):
+    """Partitions that came, or went: `revoked` on request, `lost` to another worker already."""
+
+    kind: Literal["assigned", "revoked", "lost"]
+    partitions: tuple[int, ...]
+
+
+@dataclass
+class Fetched:
+    """Records in order of arrival by partition. Changes come first: they happened before the records."""
+
+    records: list[Record] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    reason: Literal["full", "waited", "drained"] = "waited"
+
+
+class Start(NamedTuple):
+    """Where the group left off on a partition, and what its last commit noted there."""
+
+    offset: int
+    note: str
+
+
+class CommitLost(Exception):
+    """The group has moved on: the partitions are another's now, and so are their offsets."""
+
+
+class Source(Protocol):
+    """Readings by partition, and the offsets up to which they are done."""
+
+    topic: str
+
+    def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
+        """Waits up to idle_seconds for a first record, then up to max_wait_seconds for a full batch."""
+
+    def start(self, partition: int) -> Start:
+        """After an `assigned`: where to go on. The caller seeks."""
+
+    def seek(self, partition: int, offset: int) -> None: ...
+
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        """Next offset to read, by partition. Raises CommitLost where the partitions have moved on."""
+
+    def idle(self) -> list[Change]:
+        """Keeps membership while the output is slow, and takes no record."""
+
+    def assignment(self) -> Collection[int]: ...
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this member its share, be it none."""
+
+    def ends(self) -> Mapping[int, int]:
+        """The offset after the last record, for every partition of the topic."""
+
+    def position(self, partition: int) -> int:
+        """Next offset that poll returns."""
+
+    def lag(self, partition: int) -> int | None:
+        """Records after the position; None before the first fetch."""
+
+    def close(self) -> None: ...
+
+
+class KafkaSource:
+    """A member of a consumer group that commits by hand.
+
+    Raises BrokerError where the broker does not answer or the client's settings are wrong.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, settings: InputSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.topic = settings.topic
+        self._settings, self._kafka, self._clock = settings, kafka, clock
+        self._changes: list[Change] = []
+        self._listener = _Listener(self._changes)
+        self._log = log.get("source")
+        with explained(kafka):
+            self._consumer = KafkaConsumer(
+                **client_options(kafka),
+                group_id=settings.group_id,
+                enable_auto_commit=False,
+                auto_offset_reset="none",           # starts and expired offsets are decided here, and said
+                allow_auto_create_topics=False,
+                isolation_level=settings.isolation_level,
+                session_timeout_ms=kafka.session_timeout_ms,
+                heartbeat_interval_ms=max(kafka.session_timeout_ms // 3, 1),
+                max_poll_interval_ms=kafka.max_poll_interval_ms,
+                fetch_max_wait_ms=100,
+                metrics_enabled=False,
+            )
+            self._consumer.subscribe([self.topic], listener=self._listener)
+
+    def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
+        fetched = Fetched()
+        deadline = self._clock() + idle_seconds
+        while True:
+            wait_ms = max(int((deadline - self._clock()) * 1000), 0)
+            found = self._poll(wait_ms, max_records - len(fetched.records))
+            changed = self._take_changes(fetched.changes)
+            if changed:
+                fetched.records = [r for r in fetched.records if r.partition not in changed]
+            if found and not fetched.records:
+                deadline = self._clock() + max_wait_seconds
+            for partition, records in found.items():
+                # A partition that was just assigned starts where the caller seeks.
+                if partition not in changed:
+                    fetched.records += records
+            if fetched.changes or self._clock() >= deadline:
+                return fetched
+            if len(fetched.records) >= max_records:
+                fetched.reason = "full"
+                return fetched
+
+    def _poll(self, wait_ms: int, max_records: int) -> dict[int, list[Record]]:
+        try:
+            found = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
+        except NoOffsetForPartitionError:
+            return {}                       # just assigned and never committed: the caller of poll seeks
+        except OffsetOutOfRangeError as error:
+            self._restart_expired(error)
+            return {}
+        return {tp.partition: records for tp, records in found.items()}
+
+    def _restart_expired(self, error: OffsetOutOfRangeError) -> None:
+        """Offsets that the broker has deleted (retention): go on by the set policy, and say so."""
+        for tp, offset in error.args[0].items():
+            start = self._policy_offset(tp)
+            self._log.warning(
+                "offsets expired: readings are missing",
+                partition=tp.partition, wanted=offset, resumed=start, policy=self._settings.start,
+            )
+            self._consumer.seek(tp, start)
+
+    def start(self, partition: int) -> Start:
+        tp = TopicPartition(self.topic, partition)
+        with explained(self._kafka):
+            committed = self._consumer.committed(tp, metadata=True)
+            if committed is not None and committed.offset >= 0:
+                return Start(committed.offset, committed.metadata or "")
+            start = self._policy_offset(tp)
+        # Committed at once: otherwise `latest` would mean a later place after a crash, and lose the readings between.
+        self.commit({partition: start}, {})
+        return Start(start, "")
+
+    def _policy_offset(self, tp: TopicPartition) -> int:
+        ends = self._consumer.beginning_offsets if self._settings.start == "earliest" else self._consumer.end_offsets
+        return int(ends([tp])[tp])
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._consumer.seek(TopicPartition(self.topic, partition), offset)
+
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        try:
+            self._consumer.commit(
+                {
+                    TopicPartition(self.topic, partition): OffsetAndMetadata(offset, notes.get(partition, ""), -1)
+                    for partition, offset in offsets.items()
+                },
+                timeout_ms=self._kafka.request_timeout_ms,
+            )
+        except CommitFailedError as error:
+            raise CommitLost(str(error)) from None
+        except KafkaError as error:
+            raise BrokerError(f"offsets not committed: {error}") from error
+
+    def idle(self) -> list[Change]:
+        paused = self._consumer.assignment()
+        self._consumer.pause(*paused)
+        try:
+            self._poll(100, 1)
+        finally:
+            self._consumer.resume(*(self._consumer.assignment() & paused))
+        changes: list[Change] = []
+        self._take_changes(changes)
+        return changes
+
+    def assignment(self) -> Collection[int]:
+        return {tp.partition for tp in self._consumer.assignment()}
+
+    @property
+    def joined(self) -> bool:
+        return self._listener.joined
+
+    def ends(self) -> Mapping[int, int]:
+        with explained(self._kafka):
+            partitions = self._consumer.partitions_for_topic(self.topic) or ()
+            ends = self._consumer.end_offsets([TopicPartition(self.topic, partition) for partition in partitions])
+        return {tp.partition: offset for tp, offset in ends.items()}
+
+    def position(self, partition: int) -> int:
+        return int(self._consumer.position(TopicPartition(self.topic, partition)))
+
+    def lag(self, partition: int) -> int | None:
+        tp = TopicPartition(self.topic, partition)
+        end = self._consumer.highwater(tp)
+        return None if end is None else max(int(end) - self.position(partition), 0)
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+    def _take_changes(self, into: list[Change]) -> set[int]:
+        """Moves the noted changes over and returns the partitions that they touch."""
+        changes = self._changes[:]
+        del self._changes[: len(changes)]
+        into += changes
+        return {partition for change in changes for partition in change.partitions}
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes what happened; the loop, which has nothing in flight while it polls, acts on it after the poll.
+
+    Called on kafka-python's own thread: list.append is the whole of it.
+    """
+
+    def __init__(self, changes: list[Change]) -> None:
+        self._changes = changes
+        self.joined = False
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self.joined = True
+        self._note("assigned", assigned)
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self._note("revoked", revoked)
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        self._note("lost", lost)
+
+    def _note(self, kind: Literal["assigned", "revoked", "lost"], touched: Collection[TopicPartition]) -> None:
+        if touched:
+            self._changes.append(Change(kind, tuple(sorted(tp.partition for tp in touched))))
