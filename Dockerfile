@@ -5,32 +5,32 @@
 ARG BASE_IMAGE=python:3.12-slim
 
 
-FROM ${BASE_IMAGE} AS build
-# Where torch comes from. PyTorch's own index has CPU wheels, a twentieth of the size of the CUDA build.
+FROM ${BASE_IMAGE} AS dependencies
+# Where torch comes from. PyTorch's own index has CPU wheels, a fraction of the size of the CUDA build.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # Extras of pyproject.toml that the image carries; add s3, gcs or azure for a registry in an object store.
 ARG EXTRAS=training
-
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 # The environment is made without pip, which stays behind in this stage.
 RUN python -m venv /pip && python -m venv --without-pip /opt/zmu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-
-# Dependencies before the code, so that a change of the code reuses this layer: an empty zmu is installed with them.
 COPY pyproject.toml ./
+# An empty zmu is installed for its dependencies' sake: they make a layer that a change of the code reuses.
 RUN touch README.md LICENSE \
     && if [ -n "${TORCH_INDEX}" ]; then \
         torch=$(python -c "import tomllib; needs = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
 print(next(need for need in needs if need.startswith('torch')))") \
         && /pip/bin/pip --python /opt/zmu/bin/python install --no-deps --index-url "${TORCH_INDEX}" "${torch}"; \
     fi \
-    && /pip/bin/pip --python /opt/zmu/bin/python install ".[${EXTRAS}]"
+    && /pip/bin/pip --python /opt/zmu/bin/python install ".[${EXTRAS}]" \
+    && /pip/bin/pip --python /opt/zmu/bin/python check
 
+
+FROM dependencies AS code
 COPY README.md LICENSE ./
 COPY worker worker
 COPY training training
-RUN /pip/bin/pip --python /opt/zmu/bin/python install --no-deps --force-reinstall . \
-    && /pip/bin/pip --python /opt/zmu/bin/python check
+RUN /pip/bin/pip --python /opt/zmu/bin/python install --no-deps --ignore-installed --prefix /code .
 
 
 FROM ${BASE_IMAGE} AS runtime
@@ -46,7 +46,8 @@ LABEL org.opencontainers.image.title="zmu" \
 # mounted there takes over its owner.
 RUN groupadd --gid 10001 zmu && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp zmu \
     && install -d -o zmu -g zmu /models
-COPY --from=build /opt/zmu /opt/zmu
+COPY --from=dependencies /opt/zmu /opt/zmu
+COPY --from=code /code /opt/zmu
 
 # Nothing is written outside /models and /tmp: the root filesystem can be read-only.
 ENV PATH=/opt/zmu/bin:$PATH \
@@ -68,6 +69,7 @@ CMD ["zmu-worker", "run"]
 
 
 FROM runtime AS demo
+COPY deploy/__init__.py /opt/demo/deploy/
 COPY deploy/demo /opt/demo/deploy/demo
 ENV PYTHONPATH=/opt/demo
 HEALTHCHECK NONE

@@ -48,14 +48,16 @@ class Given:
 
 class Embedded:
     def __init__(self, why: str = "") -> None:
-        self._broker = EmbeddedBroker()
+        self._broker: EmbeddedBroker | None = None
         self.how = f"embedded Apache Kafka {KAFKA_VERSION}{why}"
 
     def start(self) -> str:
+        self._broker = EmbeddedBroker()
         return self._broker.start().bootstrap_servers
 
     def stop(self) -> None:
-        self._broker.close()
+        if self._broker is not None:
+            self._broker.close()
 
 
 class Container:

@@ -5,6 +5,7 @@ image does, by Kafka's own wrapper.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import subprocess
@@ -21,7 +22,8 @@ _ENTRY = """\
 #!/bin/sh
 set -e
 export CLUSTER_ID="${CLUSTER_ID:-5L6g3nShT-eMCtK--X86sw}"
-java="/opt/java/bin/java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx384m -cp /opt/kafka/libs/*"
+export CLASSPATH="/opt/kafka/libs/*"
+java="java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx384m"
 $java kafka.docker.KafkaDockerWrapper setup --default-configs-dir /etc/kafka/docker \\
     --mounted-configs-dir /mnt/shared/config --final-configs-dir /opt/kafka/config
 exec $java kafka.Kafka /opt/kafka/config/server.properties
@@ -30,9 +32,10 @@ exec $java kafka.Kafka /opt/kafka/config/server.properties
 
 def built(client: docker.DockerClient) -> str:
     """The image's tag; made with `docker import` where it is not there yet. Linux with glibc only."""
-    tag = f"{REPOSITORY}:{KAFKA_VERSION}"
-    if client.images.list(name=tag):
-        return tag
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    tag = f"{KAFKA_VERSION}-{recipe}"
+    if client.images.list(name=f"{REPOSITORY}:{tag}"):
+        return f"{REPOSITORY}:{tag}"
     with tempfile.NamedTemporaryFile(suffix=".tar") as file:
         with tarfile.open(fileobj=file, mode="w") as tar:
             _fill(tar)
@@ -40,10 +43,10 @@ def built(client: docker.DockerClient) -> str:
         client.api.import_image_from_file(
             file.name,
             repository=REPOSITORY,
-            tag=KAFKA_VERSION,
+            tag=tag,
             changes=['ENTRYPOINT ["/bin/sh", "/entry"]', "EXPOSE 9092", "ENV PATH=/opt/java/bin:/bin"],
         )
-    return tag
+    return f"{REPOSITORY}:{tag}"
 
 
 def _fill(tar: tarfile.TarFile) -> None:

@@ -20,7 +20,6 @@ from worker.source import Change, CommitLost, Source
 
 PRESS_SECONDS = 0.5                     # how long to press for acknowledgements before looking after the group
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-TRUNCATED = "value.truncated"
 
 
 class Stopped(Exception):
@@ -77,28 +76,41 @@ class AtLeastOnce:
         return changes
 
     def _publish(self, messages: Sequence[Message], changes: list[Change]) -> None:
-        open_messages = list(messages)
+        groups = [list(messages)] if messages else []
         attempt = 0
-        while open_messages:
-            self._heartbeat.beat()
-            self._metrics.inflight(len(open_messages))
-            receipts = [self._sink.send(message) for message in open_messages]
-            self._await(receipts, changes)
-            failed = [(m, r.error()) for m, r in zip(open_messages, receipts, strict=True) if r.error() is not None]
-            self._writable = not failed
-            self._metrics.produced(Counter(m.topic for m in open_messages) - Counter(m.topic for m, _ in failed))
-            if failed:
-                first = failed[0][1]
-                assert first is not None
-                self._metrics.survived("publish", first)
-                # The batch stays in hand and is sent again: reading stops, and readiness says so.
-                changes += self._source.idle()
-                self._sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
-                if self._stopping():
-                    raise Stopped(f"{len(failed)} messages not acknowledged: {first}")
-            open_messages = [_fitting(message, error) for message, error in failed]
+        while groups:
+            errors = self._send(groups[0], changes)
+            refusal = next((error for error in errors if error is not None), None)
+            self._writable = refusal is None
+            if refusal is None:
+                del groups[0]
+                continue
+            # The batch stays in hand and is sent again: reading stops, and readiness says so.
+            self._metrics.survived("publish", refusal)
+            groups[0:1] = _left(groups[0], errors)
+            changes += self._source.idle()
+            self._sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            attempt += 1
+            if self._stopping():
+                raise Stopped(f"{sum(map(len, groups))} messages not acknowledged: {refusal}")
+            self._renew()
         self._metrics.inflight(0)
+
+    def _send(self, group: Sequence[Message], changes: list[Change]) -> list[Exception | None]:
+        """What became of each message."""
+        self._heartbeat.beat()
+        self._metrics.inflight(len(group))
+        receipts = [self._sink.send(message) for message in group]
+        self._await(receipts, changes)
+        errors = [receipt.error() for receipt in receipts]
+        self._metrics.produced(Counter(m.topic for m, error in zip(group, errors, strict=True) if error is None))
+        return errors
+
+    def _renew(self) -> None:
+        try:
+            self._sink.renew()
+        except BrokerError as error:        # the next attempt fails at once, and comes back here
+            self._metrics.survived("publish", error)
 
     def _await(self, receipts: Sequence[Receipt], changes: list[Change]) -> None:
         """Until every receipt is in; a slow broker must not cost us our place in the group."""
@@ -129,12 +141,13 @@ class AtLeastOnce:
                 return
 
 
-def _fitting(message: Message, error: Exception | None) -> Message:
-    """A message that the topic will never take at its size goes without its value, and says so.
-
-    The reading itself still lies at its source offset.
+def _left(group: list[Message], errors: Sequence[Exception | None]) -> list[list[Message]]:
+    """What to send again, in groups. One too large takes the others of its group down with it, so that they then go
+    one by one; alone and still too large, it gives way to its smaller form, where it has one.
     """
-    if not isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError) or message.value is None:
-        return message
-    headers = [*message.headers, (TRUNCATED, str(len(message.value)).encode())]
-    return message._replace(value=b"", headers=headers)
+    open_messages = [message for message, error in zip(group, errors, strict=True) if error is not None]
+    if not any(isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError) for error in errors):
+        return [open_messages]
+    if len(group) == 1:
+        return [[group[0].smaller or group[0]]]
+    return [[message] for message in open_messages]

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import tomllib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -33,6 +32,7 @@ from worker.errors import SettingsError, UserError
 from worker.settings import Settings
 
 PREFIX = "ZMU_"
+SECRETS = "/run/secrets"
 
 
 class Command(Settings):
@@ -56,7 +56,11 @@ class Command(Settings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         secrets = NestedSecretsSettingsSource(
-            file_secret_settings, secrets_dir_missing="ok", secrets_prefix=PREFIX, secrets_nested_delimiter="__"
+            file_secret_settings,
+            secrets_dir=SECRETS,
+            secrets_dir_missing="ok",
+            secrets_prefix=PREFIX,
+            secrets_nested_delimiter="__",
         )
         toml = InitSettingsSource(settings_cls, cls.file)
         return init_settings, env_settings, dotenv_settings, secrets, toml
@@ -98,9 +102,7 @@ def read(command: type[Command], program: str, args: Sequence[str]) -> Command:
         cli_use_class_docs_for_groups=False,
     )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return CliApp.run(command, cli_args=list(args), cli_settings_source=source, cli_cmd_method_name="_no_cmd")
+        return CliApp.run(command, cli_args=list(args), cli_settings_source=source, cli_cmd_method_name="_no_cmd")
     except ValidationError as error:
         raise SettingsError(_faults(command, error)) from None
     except SourceError as error:

@@ -43,6 +43,8 @@ class Daemon:
             leaving.enter_context(self._signals())
             server = HttpServer(settings.http, metrics.registry, self._alive, self._readiness)
             leaving.callback(server.close)
+            logger = log.get("worker")
+            logger.info("listening", host=settings.http.host, port=server.port, paths="/metrics /healthz /readyz")
             models = Models(
                 Registry(settings.model.registry, settings.model.name),
                 settings.model,
@@ -63,13 +65,13 @@ class Daemon:
             }
             gc.collect()
             gc.freeze()                     # what lives as long as the process need not be walked again and again
-            log.get("worker").info("started", metrics=f"http://{settings.http.host}:{server.port}/metrics")
+            logger.info("started", topic=settings.input.topic, group=settings.input.group_id)
             try:
                 loop.run_until_drained() if until_drained else loop.run()
             except Stopped as error:
-                log.get("worker").error("left with work undone; it will be done at the next start", why=str(error))
+                logger.error("left with work undone; it will be done at the next start", why=str(error))
                 return 1
-            log.get("worker").info("drained", until_drained=until_drained)
+            logger.info("drained", until_drained=until_drained)
             return 0
 
     def _connect(self, leaving: contextlib.ExitStack) -> bool:

@@ -31,8 +31,8 @@ def configure(settings: LogSettings) -> None:
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        cache_logger_on_first_use=False,    # stderr is looked up at each line: whoever captures it may change it
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

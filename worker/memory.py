@@ -89,6 +89,9 @@ class MemorySink:
     def flush(self, timeout_seconds: float) -> None:
         return None
 
+    def renew(self) -> None:
+        return None
+
     def close(self) -> None:
         return None
 

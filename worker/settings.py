@@ -151,7 +151,6 @@ class Settings(BaseSettings):
         env_prefix="ZMU_",
         env_nested_delimiter="__",
         env_file=".env",
-        secrets_dir="/run/secrets",
         frozen=True,
         extra="forbid",
         validate_default=False,

@@ -12,12 +12,13 @@ from worker.settings import KafkaSettings, OutputSettings
 
 
 class Message(NamedTuple):
-    """One record to produce."""
+    """One record to produce. `smaller` goes in its place where the topic takes no record of its size."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    smaller: Message | None = None
 
 
 class Receipt(Protocol):
@@ -36,6 +37,12 @@ class Sink(Protocol):
     def flush(self, timeout_seconds: float) -> None:
         """Presses for answers for up to that long; receipts tell which came."""
 
+    def renew(self) -> None:
+        """After a failure: whatever is open is given up, and its messages may be sent again.
+
+        Raises BrokerError where the broker does not answer.
+        """
+
     def close(self) -> None: ...
 
 
@@ -46,20 +53,30 @@ class KafkaSink:
     """
 
     def __init__(self, kafka: KafkaSettings, settings: OutputSettings, max_message_bytes: int) -> None:
+        self._kafka, self._settings, self._max_message_bytes = kafka, settings, max_message_bytes
+        self._producer = self._built()
+
+    def _built(self) -> KafkaProducer:
+        kafka, settings = self._kafka, self._settings
         with explained(kafka):
-            self._producer = KafkaProducer(
+            return KafkaProducer(
                 **client_options(kafka),
                 acks="all",
                 enable_idempotence=True,
                 compression_type=None if settings.compression == "none" else settings.compression,
                 delivery_timeout_ms=max(settings.delivery_timeout_ms, kafka.request_timeout_ms + 1_000),
                 # A dead letter is the record as received, plus headers.
-                max_request_size=max_message_bytes + 65_536,
+                max_request_size=self._max_message_bytes + 65_536,
                 max_block_ms=kafka.request_timeout_ms,
                 allow_auto_create_topics=False,
                 linger_ms=0,
                 metrics_enabled=False,
             )
+
+    def renew(self) -> None:
+        # An idempotent producer that has lost its place in the sequence refuses everything from then on.
+        self._producer.close(timeout=0)
+        self._producer = self._built()
 
     def send(self, message: Message) -> Receipt:
         try:

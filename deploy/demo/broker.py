@@ -255,7 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with EmbeddedBroker(args.folder, host=args.host, port=args.port, properties=properties) as broker:
-            print(f"Kafka {KAFKA_VERSION} at {broker.bootstrap_servers}, log {broker.log_path}; Ctrl-C ends it", flush=True)
+            where = f"{broker.bootstrap_servers}, log {broker.log_path}"
+            print(f"Kafka {KAFKA_VERSION} at {where}; Ctrl-C ends it", flush=True)
             while broker.pid is not None:
                 time.sleep(0.5)
             print(f"Kafka has ended by itself; see {broker.log_path}", file=sys.stderr)

@@ -8,6 +8,7 @@ from worker.records import Event, Record, Refusal
 from worker.sink import Message
 
 CE_TYPE = "io.zmu.anomaly.v1"
+OMITTED = "value.omitted_bytes"
 
 _encoder = msgspec.json.Encoder()
 
@@ -39,7 +40,9 @@ def dead_letter(topic: str, refusal: Refusal) -> Message:
     ]
     # A tombstone stays one; Kafka wants a key beside it, and a tombstone without a key becomes an empty value.
     value = b"" if record.value is None and record.key is None else record.value
-    return Message(topic, record.key, value, headers)
+    # The record still lies at its source: where this topic takes none so large, the note goes without it.
+    note = [*headers, (OMITTED, str(len(value or b"")).encode())]
+    return Message(topic, record.key, value, headers, Message(topic, record.key, b"", note))
 
 
 def _received(record: Record) -> list[tuple[str, bytes]]:

@@ -48,13 +48,15 @@ class ReadingDecoder:
     def __init__(self, schema: ReadingSchema, entities: Entities) -> None:
         self._schema = schema
         self._entities = entities
-        typed = _struct(schema)
-        self._typed: msgspec.json.Decoder[Any] = msgspec.json.Decoder(typed)
+        self._typed: msgspec.json.Decoder[Any] | None
+        try:
+            self._typed = msgspec.json.Decoder(_struct(schema))
+        except ValueError:
+            self._typed = None              # every reading is read patiently
         self._generic = msgspec.json.Decoder()
-        names = [name for name in typed.__struct_fields__ if name.startswith("f_")]
-        self._features: Callable[[Any], Any] = attrgetter(*names)
-        self._single = len(names) == 1
-        self._missing = (None,) * len(names)
+        self._features: Callable[[Any], Any] = attrgetter(*(f"f_{i}" for i in range(len(schema.features))))
+        self._single = len(schema.features) == 1
+        self._missing = (None,) * len(schema.features)
 
     def decode(self, records: Sequence[Record]) -> tuple[Batch, list[Refusal]]:
         """`records` in order of arrival → their readings as columns, and the refused ones."""
@@ -109,6 +111,8 @@ class ReadingDecoder:
                 "too_large",
                 f"{len(value)} bytes; at most {self._schema.max_record_bytes} are read (ZMU_INPUT__MAX_RECORD_BYTES)",
             )
+        if self._typed is None:
+            return self._read_patiently(record, value)
         try:
             reading = self._typed.decode(value)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -190,7 +194,10 @@ class ReadingDecoder:
 
 
 def _struct(schema: ReadingSchema) -> type[msgspec.Struct]:
-    """A reading as a type for msgspec, its features first and renamed, since names of features can be any text."""
+    """A reading as a type for msgspec, its features first and renamed, since names of features can be any text.
+
+    Raises ValueError for a name that JSON would escape, which msgspec does not take.
+    """
     names: dict[str, str] = {}
     fields: list[tuple[str, Any, Any]] = []
     for i, feature in enumerate(schema.features):

@@ -1,0 +1,107 @@
+"""zmu's own two programs, run as an operator would: processes of their own, set up by the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deploy.demo.tether import tethered
+from worker.errors import UserError
+
+_LOG_TAIL_LINES = 12
+
+
+class ProgramError(UserError):
+    """A program of the demo ended badly; the message holds the end of its log."""
+
+    exit_code = 1
+
+
+def train(settings: Mapping[str, str], log_path: Path, said: Callable[[str], object]) -> None:
+    """One training run; `said` gets its lines as they come. Raises ProgramError unless it publishes a model."""
+    process = _start(["-m", "training", "run"], settings, subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        with log_path.open("wb") as log:
+            for line in process.stdout:
+                log.write(line)
+                said(line.decode(errors="replace").rstrip())
+        code = process.wait()
+    finally:
+        end(process)
+    if code:
+        raise ProgramError(_failure(f"zmu-training run ended with code {code}", log_path))
+
+
+class Worker:
+    """`zmu-worker run`. Raises ProgramError where it ends by itself."""
+
+    def __init__(self, settings: Mapping[str, str], http_port: int, log_path: Path) -> None:
+        self.metrics_url = f"http://127.0.0.1:{http_port}/metrics"
+        self._ready_url = f"http://127.0.0.1:{http_port}/readyz"
+        self._log_path = log_path
+        with log_path.open("wb") as log:
+            self._process = _start(["-m", "worker", "run"], settings, log.fileno())
+
+    def wait_ready(self, timeout_seconds: float = 90) -> None:
+        """Returns when /readyz says yes: it has its model and its partitions."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._says_ready():
+            self.check()
+            if time.monotonic() > deadline:
+                late = f"zmu-worker run was not ready after {timeout_seconds:.0f} s"
+                raise ProgramError(_failure(late, self._log_path))
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        code = self._process.poll()
+        if code is not None:
+            raise ProgramError(_failure(f"zmu-worker run ended with code {code}", self._log_path))
+
+    def stop(self) -> int | None:
+        """Drains and leaves, by SIGTERM; the exit code."""
+        return end(self._process)
+
+    def _says_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(self._ready_url, timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def end(process: subprocess.Popen[bytes], grace_seconds: float = 20) -> int | None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+    return process.returncode
+
+
+def _start(module: list[str], settings: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        tethered([sys.executable, *module]),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,         # Ctrl-C is for us: we stop them in order
+    )
+
+
+def _failure(what: str, log_path: Path) -> str:
+    with log_path.open(errors="replace") as log:
+        tail = deque(log, _LOG_TAIL_LINES)
+    return "\n".join([f"{what}; it said last:", *(f"    {line.rstrip()}" for line in tail), f"  All of it: {log_path}"])

@@ -1,0 +1,148 @@
+"""The loop on its in-memory ports: order of publish and commit, refusals, reloads, retries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from prometheus_client import generate_latest
+
+from tests import factory
+from worker.checkpoint import AtLeastOnce, Stopped
+from worker.heartbeat import Heartbeat
+from worker.loop import Loop
+from worker.memory import MemorySink, MemorySource
+from worker.metrics import Metrics
+from worker.records import Record, event_id
+from worker.registry import Registry
+from worker.reload import Models
+from worker.settings import BatchSettings, ModelSettings, Settings
+
+
+class World:
+    def __init__(
+        self, folder: Path, records: Sequence[Record], sink: MemorySink | None = None, batch: int = 64
+    ) -> None:
+        self.registry = Registry(str(folder), "default")
+        self.source = MemorySource("sensor-readings", records)
+        self.sink = sink or MemorySink()
+        self.metrics = Metrics()
+        self.slept: list[float] = []
+        self.stopping: Callable[[], bool] = lambda: False
+        settings = Settings(batch=BatchSettings(max_records=batch, max_wait_ms=0))
+        self.models = Models(
+            self.registry, ModelSettings(registry=str(folder)), None, torch.device("cpu"), self.metrics
+        )
+        self.models.first()
+        heartbeat = Heartbeat(10)
+        checkpoint = AtLeastOnce(
+            self.source, self.sink, self.metrics, heartbeat, lambda: self.stopping(), self.slept.append
+        )
+        self.loop = Loop(
+            settings, self.source, checkpoint, self.models, self.metrics, heartbeat, lambda: self.stopping()
+        )
+
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(m.value or b"") for m in self.sink.messages if m.topic == "sensor-anomalies"]
+
+    def exposition(self) -> str:
+        return generate_latest(self.metrics.registry).decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    factory.publish(tmp_path)
+    return tmp_path
+
+
+def test_every_anomaly_becomes_one_event_and_every_record_is_committed(folder: Path) -> None:
+    world = World(folder, factory.records(factory.random_readings(500, anomalous_every=50)))
+    world.loop.run_until_drained()
+    events = world.events()
+    assert [event["source"]["offset"] for event in events] == list(range(49, 500, 50))  # type: ignore[index]
+    assert world.source.committed == {0: 500}
+    assert events[0]["event_id"] == str(event_id("sensor-readings", 0, 49))
+    assert events[0]["contributions"][0]["feature"] == "pressure"  # type: ignore[index]
+    assert 'zmu_records_scored_total{model_version="v1"} 500.0' in world.exposition()
+    assert "_created" not in world.exposition()
+
+
+def test_the_batch_size_changes_no_event(folder: Path) -> None:
+    values = factory.random_readings(300, anomalous_every=10)
+    seen = []
+    for size in (1, 7, 300):
+        world = World(folder, factory.records(values), batch=size)
+        world.loop.run_until_drained()
+        seen.append([{k: v for k, v in event.items() if k != "detected_at"} for event in world.events()])
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_refused_records_become_dead_letters_as_received(folder: Path) -> None:
+    values = [*factory.random_readings(3, 10), b"junk", None, b'{"pressure": "x"}']
+    world = World(folder, factory.records(values))
+    world.loop.run_until_drained()
+    dead = [m for m in world.sink.messages if m.topic == "sensor-readings.dlq"]
+    assert [m.value for m in dead] == [b"junk", None, b'{"pressure": "x"}']
+    headers = dict(dead[2].headers)
+    assert headers["error.code"] == b"wrong_type"
+    assert headers["error.feature"] == b"pressure"
+    assert headers["source.offset"] == b"5"
+    assert world.source.committed == {0: 6}
+    assert 'zmu_records_dead_lettered_total{reason="empty"} 1.0' in world.exposition()
+
+
+def test_nothing_is_committed_before_the_output_took_it(folder: Path) -> None:
+    world = World(folder, factory.records(factory.random_readings(10, 5)), MemorySink([OSError("refused")] * 3))
+    world.loop.run_until_drained()
+    assert len(world.slept) >= 2                     # it waited, and sent again
+    assert len(world.events()) == 2
+    assert world.source.committed == {0: 10}
+
+
+def test_told_to_stop_while_the_output_refuses_it_commits_nothing(folder: Path) -> None:
+    world = World(folder, factory.records(factory.random_readings(10, 5)), MemorySink([OSError("refused")] * 100))
+    world.stopping = lambda: bool(world.slept)
+    with pytest.raises(Stopped, match="refused"):
+        world.loop.run()
+    assert world.source.committed == {}
+
+
+def test_a_newer_champion_is_taken_between_two_batches(folder: Path) -> None:
+    world = World(folder, factory.records(factory.random_readings(100, 10)), batch=10)
+    world.loop._turn()
+    world.loop._turn()
+    factory.publish(folder, "v2")
+    world.models.look()
+    world.loop.run_until_drained()
+    versions = [event["model"]["version"] for event in world.events()]  # type: ignore[index]
+    assert versions == ["v1"] + ["v2"] * 9
+    assert world.source.committed == {0: 100}
+
+
+@pytest.mark.parametrize("fault", ["features", "hash", "missing"])
+def test_a_champion_that_does_not_fit_is_refused_and_the_old_one_stays(folder: Path, fault: str) -> None:
+    world = World(folder, factory.records(factory.random_readings(20, 10)), batch=10)
+    if fault == "features":
+        factory.publish(folder, "v2", features=("pressure", "temperature", "flow"))
+    elif fault == "hash":
+        factory.publish(folder, "v2", sha256="0" * 64)
+    else:
+        (folder / "default" / "aliases" / "champion").write_text("v7")
+    for _ in range(3):
+        world.models.look()
+    world.loop.run_until_drained()
+    assert {event["model"]["version"] for event in world.events()} == {"v1"}  # type: ignore[index]
+    assert 'zmu_model_reloads_total{result="refused"} 1.0' in world.exposition()    # said once, not at every look
+
+
+def test_a_registry_that_goes_away_costs_nothing_but_a_count(folder: Path) -> None:
+    world = World(folder, factory.records(factory.random_readings(20, 10)), batch=10)
+    (folder / "default").rename(folder / "gone")
+    (folder / "default").write_text("in the way")
+    world.models.look()
+    world.loop.run_until_drained()
+    assert world.source.committed == {0: 20}
+    assert 'zmu_errors_total{stage="reload"' in world.exposition()
