@@ -24,7 +24,7 @@ import training.__main__
 import training.metrics
 import training.settings
 import worker.__main__
-from worker.cli import variables
+from worker.cli import Command, variables
 from worker.codec.events import event_message
 from worker.metrics import Metrics
 from worker.records import Event, ModelRef, Origin
@@ -65,6 +65,21 @@ def series(registry: CollectorRegistry) -> Iterator[Series]:
         buckets = tuple(collector._kwargs.get("buckets", ()))   # type: ignore[attr-defined]
         labels = tuple(collector._labelnames)                   # type: ignore[attr-defined]
         yield Series(name + suffix.get(kind, ""), kind, labels, collector._documentation, buckets)  # type: ignore[attr-defined]
+
+
+def own_flags_table() -> str:
+    """What a command takes beside the settings."""
+    rows = []
+    for program, module in ("zmu-worker", worker.__main__), ("zmu-training", training.__main__):
+        for name, command in vars(module).items():
+            if isinstance(command, type) and issubclass(command, Command) and command.summary:
+                own = command.model_fields.keys() - training.settings.Settings.model_fields.keys()
+                for field in (name for name in command.model_fields if name in own):
+                    rows.append((program, name.lower(), field, command.model_fields[field]))
+    return _head("command", "argument", "what it is") + "".join(
+        f"| `{program} {command}` | `{_argument(name, field)}` | {_said(field)} |\n"
+        for program, command, name, field in rows
+    )
 
 
 def settings_table() -> str:
@@ -130,6 +145,7 @@ def headers_schema() -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "worker commands": lambda: _usage(worker.__main__.main),
     "training commands": lambda: _usage(training.__main__.main),
+    "own flags": own_flags_table,
     "settings": settings_table,
     "worker metrics": lambda: metrics_table(registries()[0]),
     "training metrics": lambda: metrics_table(registries()[1]),
@@ -156,6 +172,11 @@ def _usage(main: Callable[[list[str]], int]) -> str:
     with contextlib.redirect_stdout(shown):
         main(["--help"])
     return f"```text\n{shown.getvalue().strip()}\n```\n"
+
+
+def _argument(name: str, field: FieldInfo) -> str:
+    positional = any(getattr(mark, "__name__", "") == "_CliPositionalArg" for mark in field.metadata)
+    return name.upper() if positional else f"--{name.replace('_', '-')}"
 
 
 def _head(*columns: str) -> str:
