@@ -1,0 +1,104 @@
+"""Readings → what is learnt from and what is held out, and the scaling between sensors' units and the model's.
+
+Legend: B readings, N training rows, H held-out rows, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from training.history import History, taken
+from training.settings import TrainingSettings
+from worker.errors import TrainingError
+from worker.records import F32, F64, I64, Batch
+from worker.scaling import Scaling
+
+QUANTILES = (0.005, 0.995)              # what lies outside may be a fault, and must not set the scale
+MARGIN = 0.1                            # of the range, at either end of [0, 1]: a sigmoid never reaches 0 or 1
+RESOLUTION = 1e-6                       # of its size: a range below it is float32's rounding
+NORMAL_IQR = 1.349                      # interquartile range of the standard normal distribution
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Two parts, each in time order by entity, in the sensors' own units."""
+
+    train: Batch
+    held: Batch
+    scaling: Scaling
+    spread_F: F64                       # standard deviation in training, own units; a constant's is its span
+
+
+def prepare(history: History, settings: TrainingSettings) -> Dataset:
+    """Raises TrainingError where there is too little to learn from, or nothing that varies."""
+    if len(history) < settings.min_records:
+        left_out = sum((history.left_out or {}).values())
+        raise TrainingError(
+            f"{history.where} holds {len(history)} readings ({left_out} left out); at least {settings.min_records} "
+            "are needed: widen the range (ZMU_TRAINING__MAX_AGE, __MAX_RECORDS), wait for more, or lower "
+            "ZMU_TRAINING__MIN_RECORDS"
+        )
+    train_N, held_H = split(history.batch, settings.holdout)
+    if not len(held_H):
+        raise TrainingError(
+            f"{history.where}: no entity has the {int(1 / settings.holdout) + 1} readings that it takes to hold one "
+            "out; widen the range, raise ZMU_TRAINING__HOLDOUT, or see whether ZMU_INPUT__ENTITY_FIELD names a machine"
+        )
+    train, held = taken(history.batch, train_N), taken(history.batch, held_H)
+    scaling = scaling_of(train.x_BF, settings.scaling, history.features, history.where)
+    spread_F = np.nanstd(train.x_BF.astype(np.float64), axis=0)
+    span_F = np.asarray(scaling.span)
+    return Dataset(train, held, scaling, np.where(spread_F > settings.min_spread * span_F, spread_F, span_F))
+
+
+def split(batch: Batch, holdout: float) -> tuple[I64, I64]:
+    """Indices of the older and the newer share of each entity, in order of time; ties in order of arrival."""
+    order_B = np.lexsort((np.arange(len(batch)), batch.timestamp_ms_B, batch.entity_B))
+    entity_B = batch.entity_B[order_B]
+    starts = np.flatnonzero(np.r_[True, entity_B[1:] != entity_B[:-1]])
+    counts = np.diff(np.r_[starts, len(entity_B)])
+    rank_B = np.arange(len(entity_B)) - np.repeat(starts, counts)
+    first_held_B = np.repeat(counts - np.floor(counts * holdout), counts)
+    held_B = rank_B >= first_held_B
+    return order_B[~held_B], order_B[held_B]
+
+
+def scaling_of(
+    x_NF: F32, how: Literal["unit", "standard"], features: Sequence[str], where: str = "the training data"
+) -> Scaling:
+    """Offsets and spans from the training rows. A constant gets a span of its own size, so nothing divides by 0."""
+    absent = [features[f] for f in np.flatnonzero(np.isnan(x_NF).all(0)).tolist()]
+    if absent:
+        raise TrainingError(
+            f"{where}: {', '.join(absent[:5])} has no value in any reading learnt from; leave it out with "
+            "ZMU_INPUT__IGNORE, or name the features in ZMU_INPUT__FEATURES"
+        )
+    wide_NF = x_NF.astype(np.float64)
+    median_F = np.nanmedian(wide_NF, axis=0)
+    least_F, most_F = np.nanmin(wide_NF, axis=0), np.nanmax(wide_NF, axis=0)
+    floor_F = RESOLUTION * np.maximum(np.abs(median_F), np.finfo(np.float32).tiny / RESOLUTION)
+    constant_F = most_F - least_F <= floor_F
+    if constant_F.all():
+        raise TrainingError(
+            f"{where}: every feature is constant ({', '.join(features[:5])}), so there is nothing to learn; train on "
+            "a range in which the machine runs"
+        )
+    own_F = np.where(median_F == 0, 1.0, np.abs(median_F))
+    if how == "unit":
+        low_F, high_F = np.nanquantile(wide_NF, QUANTILES, axis=0)
+        rare_F = high_F - low_F <= floor_F              # so rarely other than usual that quantiles do not see it
+        low_F, high_F = np.where(rare_F, least_F, low_F), np.where(rare_F, most_F, high_F)
+        range_F = np.where(constant_F, own_F, high_F - low_F)
+        low_F = np.where(constant_F, median_F - range_F / 2, low_F)
+        offset_F, span_F = low_F - MARGIN * range_F, range_F * (1 + 2 * MARGIN)
+    else:
+        quarter_F, three_F = np.nanquantile(wide_NF, (0.25, 0.75), axis=0)
+        std_F = np.nanstd(wide_NF, axis=0)
+        # Long tails with a narrow middle: the middle alone would call every other reading far away.
+        spread_F = np.maximum((three_F - quarter_F) / NORMAL_IQR, std_F / 4)
+        offset_F, span_F = median_F, np.where(constant_F, own_F, spread_F)
+    return Scaling(offset=tuple(offset_F.tolist()), span=tuple(span_F.tolist()), median=tuple(median_F.tolist()))

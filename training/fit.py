@@ -1,0 +1,187 @@
+"""Fits a model to scaled readings.
+
+Legend: B batch, N training rows, H held-out rows, F features, D inputs (window 1: D = F).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.objective import loss, weights_for
+from training.progress import Bar, Progress
+from training.settings import TrainingSettings
+from worker.baselines import PCA, ZChart
+from worker.errors import TrainingError
+from worker.model import VAE, Shape
+from worker.reconstructor import Reconstructor
+from worker.records import F32
+from worker.scaling import Scaling
+
+LOOKS = 10                              # at the held-out loss, at least so far apart as a tenth of the training
+EVALUATED_AT_ONCE = 8192
+
+
+class Look(NamedTuple):
+    """Losses after so many epochs: reconstruction and KL of either part, and the total that is descended."""
+
+    epoch: float
+    train_reconstruction: float
+    train_kl: float
+    held_reconstruction: float
+    held_kl: float
+    held_total: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    model: Reconstructor
+    shape: Shape
+    looks: tuple[Look, ...] = ()
+    best: int = 0                       # the look whose weights these are
+    steps: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Best:
+    look: int = -1
+    total: float = math.inf
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Inputs(NamedTuple):
+    """Scaled readings as the model sees them, and where a value was there."""
+
+    x_BD: Tensor                        # the training median where missing
+    present_BD: Tensor
+
+
+def inputs(x_BF: F32, scaling: Scaling, device: torch.device) -> Inputs:
+    scaled_BF = scaling.scale(x_BF)
+    missing_BF = np.isnan(scaled_BF)
+    filled_BF = np.where(missing_BF, scaling.fill_F, scaled_BF)
+    return Inputs(torch.from_numpy(filled_BF).to(device), torch.from_numpy(~missing_BF).to(device))
+
+
+def fit(train: Inputs, held: Inputs, settings: TrainingSettings, device: torch.device, progress: Progress) -> Fitted:
+    """The same seed, data, settings and machine give the same weights. Leaves torch's random state as it was.
+
+    Raises TrainingError where the loss is no number any more, Stopped where told to stop.
+    """
+    begin = time.monotonic()
+    n_features = train.x_BD.shape[1]
+    if settings.kind != "vae":
+        baseline = ZChart.fit(train.x_BD) if settings.kind == "zchart" else PCA.fit(train.x_BD, settings.explained)
+        latent = baseline.components if isinstance(baseline, PCA) else 1
+        shape = Shape(features=n_features, hidden=(), latent=latent)
+        return Fitted(baseline.to(device), shape, seconds=time.monotonic() - begin)
+    shape = Shape(
+        features=n_features, hidden=settings.hidden, latent=settings.latent, output=settings.output
+    )
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(settings.seed)
+        fitted = _Descent(VAE(shape).to(device), train, held, settings).run(progress)
+    model, looks, best, steps = fitted
+    return Fitted(model.eval(), shape, tuple(looks), best, steps, time.monotonic() - begin)
+
+
+class _Descent:
+    def __init__(self, model: VAE, train: Inputs, held: Inputs, settings: TrainingSettings) -> None:
+        self._model, self._train, self._held, self._settings = model, train, held, settings
+        self._weight_D = weights_for(settings.objective, train.x_BD.where(train.present_BD, torch.nan))
+        self._adam = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
+        self._shuffle = torch.Generator().manual_seed(settings.seed)
+        self._epoch_steps = math.ceil(len(train.x_BD) / settings.batch_size)
+        self._steps = max(settings.epochs * self._epoch_steps, settings.min_steps)
+        self._look_steps = max(self._epoch_steps, self._steps // LOOKS)
+
+    def run(self, progress: Progress) -> tuple[VAE, list[Look], int, int]:
+        looks: list[Look] = []
+        best = _Best()
+        step = 0
+        sums = torch.zeros(2, device=self._train.x_BD.device)
+        since = 0
+        with progress.bar("training", self._steps) as bar:
+            for index_B in self._batches():
+                sums += self._step(index_B, step / self._steps)
+                step, since = step + 1, since + 1
+                if since % 50 == 0:
+                    bar.advance(50)
+                if since == self._look_steps or step == self._steps:
+                    looks.append(self._look(step, sums / since))
+                    sums, since = torch.zeros_like(sums), 0
+                    self._say(bar, looks[-1])
+                    if looks[-1].held_total < best.total:
+                        best = _Best(len(looks) - 1, looks[-1].held_total, copy.deepcopy(self._model.state_dict()))
+                    if step == self._steps or self._waited(looks, best, step):
+                        break
+        self._model.load_state_dict(best.weights)
+        return self._model, looks, best.look, step
+
+    def _batches(self) -> Iterator[Tensor]:
+        while True:
+            order_N = torch.randperm(len(self._train.x_BD), generator=self._shuffle).to(self._train.x_BD.device)
+            yield from torch.split(order_N, self._settings.batch_size)
+
+    def _step(self, index_B: Tensor, progress: float) -> Tensor:
+        settings = self._settings
+        x_BD, present_BD = self._train.x_BD[index_B], self._train.present_BD[index_B]
+        seen_BD = x_BD + settings.noise * torch.randn_like(x_BD) if settings.noise else x_BD
+        terms = loss(
+            self._model(seen_BD), x_BD, settings.objective,
+            weight_D=self._weight_D, present_BD=present_BD, progress=progress,
+        )
+        self._adam.zero_grad()
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        self._adam.step()
+        return torch.stack([terms.reconstruction.detach(), terms.kl.detach()])
+
+    def _look(self, step: int, train: Tensor) -> Look:
+        held = self._evaluate()
+        reconstruction, kl = train.tolist()
+        look = Look(step / self._epoch_steps, reconstruction, kl, *held)
+        if not all(map(math.isfinite, look)):
+            raise TrainingError(
+                f"the loss is no number any more after {look.epoch:.1f} epochs; lower ZMU_TRAINING__LEARNING_RATE "
+                f"(now {self._settings.learning_rate:g}), or leave out readings that cannot be right"
+            )
+        return look
+
+    @torch.no_grad()
+    def _evaluate(self) -> tuple[float, float, float]:
+        """Held-out loss at the KL's full weight, always with the same draws, so that looks compare."""
+        held, settings = self._held, self._settings
+        sums = torch.zeros(3, dtype=torch.float64)
+        devices = [held.x_BD.device] if held.x_BD.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(settings.seed)
+            for x_BD, present_BD in zip(
+                torch.split(held.x_BD, EVALUATED_AT_ONCE), torch.split(held.present_BD, EVALUATED_AT_ONCE), strict=True
+            ):
+                terms = loss(
+                    self._model(x_BD), x_BD, settings.objective, weight_D=self._weight_D, present_BD=present_BD
+                )
+                sums += torch.stack(terms).double().cpu() * len(x_BD)
+        reconstruction, kl, total = (sums / len(held.x_BD)).tolist()
+        return reconstruction, kl, total
+
+    def _waited(self, looks: list[Look], best: _Best, step: int) -> bool:
+        """Patience begins when the KL has its full weight: until then the goal itself moves."""
+        warm = step / self._steps >= self._settings.objective.warm_up
+        return warm and len(looks) - 1 - best.look >= self._settings.patience
+
+    def _say(self, bar: Bar, look: Look) -> None:
+        bar.note(
+            f"epoch {look.epoch:.4g}: reconstruction {look.train_reconstruction:.4g}, KL {look.train_kl:.4g}; "
+            f"held out {look.held_reconstruction:.4g}, {look.held_kl:.4g}"
+        )

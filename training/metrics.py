@@ -1,0 +1,59 @@
+"""Every fact that scheduled training states, once: a method counts it and logs it."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
+
+from training.outcome import Promotion
+from worker import log
+
+
+class Metrics:
+    """Training's series. One object a process; tests make their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._log = log.get("training")
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, namespace="zmu", registry=registry)
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(name, text, ("result",), namespace="zmu", registry=registry)
+
+        self._last_success = gauge(
+            "training_last_success_timestamp_seconds", "When a training last published a version that passed its gates."
+        )
+        self._duration = gauge("training_duration_seconds", "How long the last training took.")
+        self._loss = gauge("training_validation_loss", "Held-out loss of the last training that came so far.")
+        self._runs = counter("training_runs", "Trainings: success, refused by its gates, failed, stopped.")
+        self._promotions = counter(
+            "training_promotions", "Versions: promoted, refused, or waiting for a person (ZMU_TRAINING__PROMOTE)."
+        )
+
+    def trained(self, version: str, seconds: float, loss: float, promotion: Promotion) -> None:
+        """A version was published."""
+        refused = promotion == "refused"
+        self._runs.labels("refused" if refused else "success").inc()
+        self._promotions.labels(promotion).inc()
+        self._duration.set(seconds)
+        self._loss.set(loss)
+        if not refused:
+            self._last_success.set(time.time())
+        self._log.info("trained", version=version, seconds=round(seconds, 1), loss=loss, promotion=promotion)
+
+    def failed(self, seconds: float, error: Exception, traceback: bool) -> None:
+        self._runs.labels("failed").inc()
+        self._duration.set(seconds)
+        self._log.error("training failed", error=str(error), exc_info=error if traceback else None)
+
+    def stopped(self) -> None:
+        self._runs.labels("stopped").inc()
+        self._log.info("training stopped; nothing was published")
+
+    def waits(self, seconds: float) -> None:
+        self._log.info("next training", in_seconds=round(seconds))

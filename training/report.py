@@ -1,0 +1,237 @@
+"""report.html: one page, no network, for whoever must decide whether to trust a version.
+
+Legend: F features, L latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from string import Template
+
+import numpy as np
+
+from training import heldout, plots
+from training.dataset import Dataset
+from training.fit import Fitted
+from training.heldout import HeldOut
+from training.objective import ACTIVE_SHARE
+from training.outcome import SAID, Promotion, notes
+from worker.artifact import Manifest
+from worker.records import F64, rfc3339
+
+WORST = 3
+FEATURES_SHOWN = 12
+BADGES: dict[Promotion, str] = {"promoted": "promoted", "refused": "refused", "waiting": "waits for promotion"}
+KINDS = {
+    "vae": "Variational autoencoder, scored on its deterministic path z = mu",
+    "pca": "Principal components (baseline)",
+    "zchart": "z-chart: the training mean of every feature (baseline)",
+}
+
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { --ink:#1f2933; --soft:#616e7c; --line:#e4e7eb; --blue:#2563eb; --red:#c8352b; --green:#2f855a; --amber:#b7791f }
+* { box-sizing:border-box }
+body { margin:0; background:#f5f7fa; color:var(--ink); font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif }
+main { max-width:880px; margin:0 auto; padding:24px 16px 64px }
+h1 { font-size:26px; margin:0 0 4px; overflow-wrap:anywhere } h2 { font-size:18px; margin:0 0 4px }
+p { margin:4px 0 12px } .soft { color:var(--soft) } code { font-size:14px; overflow-wrap:anywhere }
+section { background:#fff; border:1px solid var(--line); border-radius:10px; padding:18px 20px; margin-top:16px }
+img { display:block; width:100%; max-width:760px; height:auto; margin:8px 0 }
+.badge { display:inline-block; border-radius:99px; padding:2px 12px; color:#fff; font-size:14px }
+.promoted { background:var(--green) } .refused { background:var(--red) } .waiting { background:var(--amber) }
+.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px; margin-top:16px }
+.card { background:#fff; border:1px solid var(--line); border-radius:10px; padding:12px 14px }
+.card b { display:block; font-size:22px; line-height:1.3 } .card span { color:var(--soft); font-size:13px }
+.note { border-left:4px solid var(--amber) }
+.wide { overflow-x:auto } table { border-collapse:collapse; width:100%; font-size:14px }
+th,td { text-align:left; padding:6px 12px 6px 0; border-bottom:1px solid var(--line); vertical-align:top }
+td:first-child { overflow-wrap:anywhere } .yes { color:var(--green) } .no { color:var(--red); font-weight:600 }
+details summary { cursor:pointer }
+</style></head><body><main>
+<h1>$name</h1>
+<p class="soft">version <code>$version</code>, made $created &nbsp;<span class="badge $promotion">$badge</span></p>
+<p>$kind. It $said.</p>
+<div class="cards">$cards</div>
+$sections
+</main></body></html>
+""")
+
+
+def render(
+    manifest: Manifest, promotion: Promotion, data: Dataset, fitted: Fitted, shown: HeldOut, share_L: F64
+) -> str:
+    sections = [
+        *_notes(manifest),
+        _gates(manifest),
+        _scores(manifest, shown),
+        _errors(manifest, shown),
+        *_losses(fitted),
+        *_latents(share_L),
+        _worst(manifest, data, shown),
+        _learnt_from(manifest),
+        _settings(manifest),
+    ]
+    return PAGE.substitute(
+        title=escape(f"{manifest.name} {manifest.version}"),
+        name=escape(manifest.name),
+        version=escape(manifest.version),
+        created=escape(manifest.created_at),
+        promotion=promotion,
+        badge=BADGES[promotion],
+        kind=KINDS[manifest.kind],
+        said=escape(SAID[promotion].replace("kept", "is kept", 1)),
+        cards="".join(_cards(manifest, shown)),
+        sections="\n".join(sections),
+    )
+
+
+def _cards(manifest: Manifest, shown: HeldOut) -> Iterable[str]:
+    training, calibration = manifest.training, manifest.calibration
+    entities = f"{len(manifest.entities):,}" + ("" if manifest.entities_complete else "+")
+    for number, text in (
+        (f"{training.rows:,}", f"readings of {entities} {'entity' if entities == '1' else 'entities'}, "
+                               f"{calibration.count:,} held out"),
+        (f"{len(manifest.features)}", "features"),
+        (f"{1 - shown.error_ratio:.0%}", "of held-out variation explained"),
+        (f"{shown.alert_rate:.2%}", f"of held-out readings alarm; {calibration.target_rate:.2%} asked for"),
+        (f"{calibration.threshold:.3g}", "threshold, raw score"),
+    ):
+        yield f'<div class="card"><b>{number}</b><span>{text}</span></div>'
+
+
+def _notes(manifest: Manifest) -> list[str]:
+    return [f'<section class="note"><h2>Note</h2><p>{escape(note)}.</p></section>' for note in notes(manifest)]
+
+
+def _gates(manifest: Manifest) -> str:
+    rows = []
+    for g in manifest.gates:
+        verdict = '<span class="yes">passed</span>' if g.passed else '<span class="no">failed</span>'
+        verdict = '<span class="soft">information</span>' if g.bound == "for information" else verdict
+        value = "no number" if g.value is None else f"{g.value:.4g}"
+        rows.append((escape(g.name.replace("_", " ")), verdict, value, escape(g.bound), escape(g.detail)))
+    table = _table(("gate", "", "value", "bound", ""), rows)
+    return _section("Gates", "What a version must show before it may serve.", table)
+
+
+def _scores(manifest: Manifest, shown: HeldOut) -> str:
+    tail = manifest.calibration.tail
+    how = (
+        "The highest held-out score, or the order statistic that the asked rate names: too few readings for a tail fit."
+        if tail is None
+        else f"From a generalised Pareto tail over the highest {tail.rate:.1%} of the scores (shape {tail.shape:.2f})."
+    )
+    return _section(
+        "Scores of held-out readings",
+        f"Right of the line a reading is anomalous. The threshold: {how}",
+        _image(plots.scores(shown.scores.anomaly_score_B), "Histogram of anomaly scores with the threshold"),
+    )
+
+
+def _errors(manifest: Manifest, shown: HeldOut) -> str:
+    more = len(manifest.features) - plots.BARS
+    return _section(
+        "Which sensors it knows, and which poorly",
+        "Of each feature's held-out variation about its training median, the share that the model misses. A fault in a "
+        "feature near 1 shows only when it leaves its own normal range."
+        + (f" The {plots.BARS} worst of {len(manifest.features)}." if more > 0 else ""),
+        _image(plots.feature_errors(manifest.features, shown.error_F, shown.constant_F), "Error by feature"),
+    )
+
+
+def _losses(fitted: Fitted) -> list[str]:
+    if not fitted.looks:
+        return []
+    return [
+        _section(
+            "Training",
+            f"{fitted.steps:,} steps in {fitted.seconds:.1f} s. Held-out values above the training's and rising: it "
+            "learns by heart, or the held-out readings are of another kind.",
+            _image(plots.losses(fitted.looks, fitted.best), "Loss terms over epochs"),
+        )
+    ]
+
+
+def _latents(share_L: F64) -> list[str]:
+    if not len(share_L):
+        return []
+    active = int((share_L > ACTIVE_SHARE).sum())
+    return [
+        _section(
+            "Latents",
+            f"{active} of {len(share_L)} are active: they tell readings apart. Grey ones say nothing; that is no harm "
+            "while the features are explained.",
+            _image(plots.latents(share_L), "Signal share by latent"),
+        )
+    ]
+
+
+def _worst(manifest: Manifest, data: Dataset, shown: HeldOut) -> str:
+    scaling = manifest.scaling
+    parts = []
+    for i in heldout.worst(shown.scores, WORST):
+        x_F, expected_F = data.held.x_BF[i], shown.scores.expected_BF[i]
+        score_F = shown.scores.feature_score_BF[i]
+        first = np.argsort(-score_F, kind="stable")[:FEATURES_SHOWN]
+        named = [manifest.features[f] for f in first]
+        stamp = int(data.held.timestamp_ms_B[i])
+        when = rfc3339(stamp) if stamp >= 0 else f"row {data.held.offset_B[i]}"
+        lead = first[0]
+        parts.append(
+            f"<p><b>{escape(when)}</b>: score {shown.scores.anomaly_score_B[i]:.3g}, most by "
+            f"{escape(named[0])} (actual {x_F[lead]:.6g}, expected {expected_F[lead]:.6g})</p>"
+        )
+        actual, expected = scaling.scale(x_F)[first], scaling.scale(expected_F)[first]
+        parts.append(_image(plots.reading(named, actual.astype(float), expected.astype(float)), "A reading"))
+    return _section(
+        "Worst reconstructions",
+        "The held-out readings that fit the model least, the features that make it first. Faults among them? Then "
+        "the history is not all normal: leave that range out.",
+        "".join(parts),
+    )
+
+
+def _learnt_from(manifest: Manifest) -> str:
+    training = manifest.training
+    rows = [
+        (escape(f"{r.topic}, partition {r.partition}"), f"offsets {r.start:,} to {r.end:,}") for r in training.source
+    ]
+    rows += [(escape(file), "whole file") for file in training.files]
+    if training.first_timestamp_ms is not None and training.last_timestamp_ms is not None:
+        rows.append(("time", f"{rfc3339(training.first_timestamp_ms)} to {rfc3339(training.last_timestamp_ms)}"))
+    rows += [(f"left out: {escape(reason)}", f"{count:,} readings") for reason, count in training.left_out.items()]
+    return _section("Learnt from", "", _table(("", ""), rows))
+
+
+def _settings(manifest: Manifest) -> str:
+    rows = [(escape(name), escape(str(value))) for name, value in _flat(manifest.training.settings)]
+    rows += [(escape(name), escape(version)) for name, version in manifest.libraries.items()]
+    rows.append(("SHA-256 of the weights", f"<code>{manifest.sha256}</code>"))
+    table = _table(("", ""), rows)
+    return f"<section><details><summary>Settings, libraries, hash</summary>{table}</details></section>"
+
+
+def _flat(settings: dict[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", "" if value is None else value
+
+
+def _section(title: str, text: str, body: str) -> str:
+    return f'<section><h2>{escape(title)}</h2><p class="soft">{escape(text)}</p>{body}</section>'
+
+
+def _image(uri: str, alt: str) -> str:
+    return f'<img src="{uri}" alt="{escape(alt)}">'
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
