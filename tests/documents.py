@@ -27,7 +27,8 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    section, language, lines = "", None, []
+    section, language = "", None
+    lines: list[str] = []
     for line in page.read_text().splitlines():
         if line.startswith("```"):
             if language is None:

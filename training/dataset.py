@@ -30,6 +30,7 @@ class Dataset:
     train: Batch
     held: Batch
     scaling: Scaling
+    mean_F: F64                         # of training, own units
     spread_F: F64                       # standard deviation in training, own units; a constant's is its span
 
 
@@ -52,7 +53,8 @@ def prepare(history: History, settings: TrainingSettings) -> Dataset:
     scaling = scaling_of(train.x_BF, settings.scaling, history.features, history.where)
     spread_F = np.nanstd(train.x_BF.astype(np.float64), axis=0)
     span_F = np.asarray(scaling.span)
-    return Dataset(train, held, scaling, np.where(spread_F > settings.min_spread * span_F, spread_F, span_F))
+    mean_F = np.nanmean(train.x_BF.astype(np.float64), axis=0)
+    return Dataset(train, held, scaling, mean_F, np.where(spread_F > settings.min_spread * span_F, spread_F, span_F))
 
 
 def split(batch: Batch, holdout: float) -> tuple[I64, I64]:

@@ -28,6 +28,8 @@ from worker.scaling import Scaling
 
 LOOKS = 10                              # at the held-out loss, at least so far apart as a tenth of the training
 EVALUATED_AT_ONCE = 8192
+FIRST_WEIGHTS = 0.1                     # of the decoder's last layer, beside their usual size
+SHOWN_STEPS = 20                        # between two moves of the bar, and two questions whether to stop
 
 
 class Look(NamedTuple):
@@ -90,9 +92,25 @@ def fit(train: Inputs, held: Inputs, settings: TrainingSettings, device: torch.d
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(settings.seed)
-        fitted = _Descent(VAE(shape).to(device), train, held, settings).run(progress)
+        model = VAE(shape).to(device)
+        start_at_mean(model, train)
+        fitted = _Descent(model, train, held, settings).run(progress)
     model, looks, best, steps = fitted
     return Fitted(model.eval(), shape, tuple(looks), best, steps, time.monotonic() - begin)
+
+
+@torch.no_grad()
+def start_at_mean(model: VAE, train: Inputs) -> None:
+    """Lets the decoder say the mean, nearly, before the first step.
+
+    Otherwise the first hundreds of steps only teach it where each feature lies; a constant one, whose error weighs
+    most, would own them.
+    """
+    last = next(layer for layer in reversed(model.decoder) if isinstance(layer, torch.nn.Linear))
+    count_D = train.present_BD.sum(0).clamp(min=1)
+    mean_D = (train.x_BD.where(train.present_BD, 0.0).double().sum(0) / count_D).float()
+    last.weight.mul_(FIRST_WEIGHTS)
+    last.bias.copy_(torch.logit(mean_D, eps=1e-3) if model.shape.output == "sigmoid" else mean_D)
 
 
 class _Descent:
@@ -115,8 +133,8 @@ class _Descent:
             for index_B in self._batches():
                 sums += self._step(index_B, step / self._steps)
                 step, since = step + 1, since + 1
-                if since % 50 == 0:
-                    bar.advance(50)
+                if step % SHOWN_STEPS == 0:
+                    bar.advance(SHOWN_STEPS)
                 if since == self._look_steps or step == self._steps:
                     looks.append(self._look(step, sums / since))
                     sums, since = torch.zeros_like(sums), 0

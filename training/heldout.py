@@ -27,12 +27,12 @@ class HeldOut:
 
     scores: Scores
     error_F: F64                        # mean squared miss of the model
-    constant_F: F64                     # … and of the training median in its place
+    constant_F: F64                     # … and of the training mean in its place
     target_rate: float
 
     @property
     def error_ratio(self) -> float:
-        """The model's error over that of the training median: 0 is perfect, 1 has learnt nothing."""
+        """The model's error over that of the training mean: 0 is perfect, 1 has learnt nothing."""
         constant = float(self.constant_F.sum())
         return float(self.error_F.sum()) / constant if constant > 0 else float(self.error_F.sum() > 0)
 
@@ -44,11 +44,10 @@ class HeldOut:
 def score(detector: Detector, data: Dataset) -> HeldOut:
     x_HF = data.held.x_BF
     scores = detector.score(x_HF)
-    median_F = np.asarray(data.scaling.median)
     return HeldOut(
         scores,
         error_F=_error(x_HF, scores.expected_BF.astype(np.float64), data.spread_F),
-        constant_F=_error(x_HF, np.broadcast_to(median_F, x_HF.shape), data.spread_F),
+        constant_F=_error(x_HF, np.broadcast_to(data.mean_F, x_HF.shape), data.spread_F),
         target_rate=detector.manifest.calibration.target_rate,
     )
 

@@ -44,7 +44,7 @@ class Outcome:
             f"version    {manifest.version}: {SAID[self.promotion]}",
             f"rows       {manifest.training.rows:,}, {calibration.count:,} of them held out",
             f"loss       {self.loss:.4g} held out; the error is {figures.get('error_ratio', float('nan')):.3g} of that "
-            "of the training median",
+            "of the training mean",
             f"threshold  {calibration.threshold:.4g}; {figures['alert_rate']:.3%} of the held-out readings exceed it, "
             f"{calibration.target_rate:.3%} were asked for",
             f"report     {self.place}/{manifest.version}/report.html",

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from training.fit import Look
 from training.objective import ACTIVE_SHARE
@@ -31,6 +32,7 @@ STYLE: Any = {
     "axes.axisbelow": True, "legend.frameon": False,
     "text.parse_math": False,           # a feature may be called $x$
 }
+STILL = 0.01                            # squared spreads; a feature that moves less has nothing to explain
 BARS = 30                               # features drawn; the worst ones
 
 
@@ -65,6 +67,9 @@ def scores(score_H: F64) -> str:
         )
         axes.set_xscale("log")
         axes.set_yscale("symlog", linthresh=1)
+        for axis in (axes.xaxis, axes.yaxis):           # the default writes powers as mathematics, which is off
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("anomaly score")
         axes.set_ylabel("held-out readings")
         return _uri(figure)
@@ -72,7 +77,7 @@ def scores(score_H: F64) -> str:
 
 def feature_errors(features: Sequence[str], error_F: F64, constant_F: F64) -> str:
     """Share of each feature's held-out variation that the model does not explain."""
-    share_F = np.where(constant_F > 0, error_F / np.maximum(constant_F, 1e-300), np.where(error_F > 0, 1.0, 0.0))
+    share_F = error_F / np.maximum(constant_F, STILL)
     shown = np.argsort(-share_F, kind="stable")[:BARS][::-1]
     with rc_context(STYLE):
         figure, (axes,) = _figure(7.2, 0.8 + 0.24 * len(shown), 1)
@@ -80,7 +85,7 @@ def feature_errors(features: Sequence[str], error_F: F64, constant_F: F64) -> st
         axes.barh([_short(features[f]) for f in shown], np.minimum(share_F[shown], 1.5), color=colours, height=0.7)
         axes.axvline(1.0, color=FAINT, linewidth=1)
         axes.set_xlim(0, 1.5)
-        axes.set_xlabel("share unexplained: 0 is perfect, 1 is no better than the median")
+        axes.set_xlabel("share unexplained: 0 is perfect, 1 is no better than the mean")
         axes.grid(axis="y", visible=False)
         axes.margins(y=0.01)
         return _uri(figure)

@@ -136,7 +136,7 @@ def _errors(manifest: Manifest, shown: HeldOut) -> str:
     more = len(manifest.features) - plots.BARS
     return _section(
         "Which sensors it knows, and which poorly",
-        "Of each feature's held-out variation about its training median, the share that the model misses. A fault in a "
+        "Of each feature's held-out variation about its training mean, the share that the model misses. A fault in a "
         "feature near 1 shows only when it leaves its own normal range."
         + (f" The {plots.BARS} worst of {len(manifest.features)}." if more > 0 else ""),
         _image(plots.feature_errors(manifest.features, shown.error_F, shown.constant_F), "Error by feature"),
@@ -204,6 +204,7 @@ def _learnt_from(manifest: Manifest) -> str:
     if training.first_timestamp_ms is not None and training.last_timestamp_ms is not None:
         rows.append(("time", f"{rfc3339(training.first_timestamp_ms)} to {rfc3339(training.last_timestamp_ms)}"))
     rows += [(f"left out: {escape(reason)}", f"{count:,} readings") for reason, count in training.left_out.items()]
+    rows.append(("features", escape(", ".join(manifest.features))))
     return _section("Learnt from", "", _table(("", ""), rows))
 
 

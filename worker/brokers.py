@@ -87,8 +87,8 @@ def require_topics(consumer: KafkaConsumer, settings: KafkaSettings, *topics: st
     if missing:
         raise BrokerError(
             f"Kafka at {settings.bootstrap_servers} has no topic {', '.join(map(repr, missing))}; create it "
-            f"(kafka-topics.sh --bootstrap-server {settings.bootstrap_servers} --create --topic {missing[0]} "
-            "--partitions 4) or name another in ZMU_INPUT__TOPIC, ZMU_OUTPUT__TOPIC, ZMU_DEAD_LETTERS__TOPIC"
+            f"(python -m kafka.admin -b {settings.bootstrap_servers} topics create -t {missing[0]} "
+            "--num-partitions 4) or name another in ZMU_INPUT__TOPIC, ZMU_OUTPUT__TOPIC, ZMU_DEAD_LETTERS__TOPIC"
         )
 
 

@@ -22,6 +22,8 @@ from pydantic_settings import (
     BaseSettings,
     CliApp,
     CliSettingsSource,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
     InitSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
@@ -63,7 +65,7 @@ class Command(Settings):
             secrets_nested_delimiter="__",
         )
         toml = InitSettingsSource(settings_cls, cls.file)
-        return init_settings, env_settings, dotenv_settings, secrets, toml
+        return init_settings, env_settings, _DotEnv(settings_cls), secrets, toml
 
 
 def main(program: str, commands: Mapping[str, type[Command]], argv: Sequence[str] | None = None) -> int:
@@ -185,6 +187,13 @@ def _path(variable: str) -> list[str]:
 def _nearest(name: str, known: Mapping[str, object] | Sequence[str] | set[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+class _DotEnv(DotEnvSettingsSource):
+    """A `.env` is shared with other programs: what does not begin with our prefix is theirs."""
+
+    def __call__(self) -> dict[str, Any]:
+        return EnvSettingsSource.__call__(self)
 
 
 class _Parser(argparse.ArgumentParser):

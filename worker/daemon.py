@@ -32,6 +32,7 @@ class Daemon:
         self._settings = settings
         self._metrics = Metrics()
         self._heartbeat = Heartbeat(STUCK_SECONDS)
+        self._metrics.ready_by(lambda: self._readiness()[0])
         self._stop = threading.Event()
         self._ready: Callable[[], dict[str, object]] = lambda: {"model": False, "assigned": False, "output": False}
 
@@ -113,9 +114,7 @@ class Daemon:
 
     def _readiness(self) -> tuple[bool, dict[str, object]]:
         facts = self._ready()
-        yes = all(facts.values())
-        self._metrics.ready(yes)
-        return yes, facts
+        return all(facts.values()), facts
 
 
 def check(settings: Settings) -> list[str]:

@@ -42,6 +42,10 @@ class Detector:
         self._device = next(iter(artifact.model.state_dict().values())).device
         self._residual_scale_F = np.asarray(self.manifest.residual_scale, np.float64)
 
+    @property
+    def weights_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._model.state_dict().values())
+
     def score(self, x_BF: F32) -> Scores:
         """Readings in their own units, NaN where missing."""
         calibration = self.manifest.calibration

@@ -23,3 +23,8 @@ def choose(name: str) -> torch.device:
             "set it to auto or cpu, or make the device visible"
         )
     return device
+
+
+def memory_bytes(device: torch.device, weights_bytes: int) -> int:
+    """What we hold on the device: on CUDA as its allocator counts it, elsewhere the weights."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else weights_bytes

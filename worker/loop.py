@@ -116,8 +116,8 @@ class Loop:
         self._events = EventBuilder(manifest, self._settings.output, now_ms=lambda: time.time_ns() // 1_000_000)
 
     def _drained(self, ends: Mapping[int, int]) -> bool:
-        assigned = self._source.assignment()
-        return bool(assigned) and all(self._source.position(p) >= ends.get(p, 0) for p in assigned)
+        here = self._source.assignment()       # none where there are more workers than partitions
+        return self._source.joined and all(self._source.position(p) >= ends.get(p, 0) for p in here)
 
     def _count(self, fetched: Fetched) -> None:
         by_partition = Counter(record.partition for record in fetched.records)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from prometheus_client import (
@@ -192,8 +192,9 @@ class Metrics:
     def device_memory(self, size_bytes: int) -> None:
         self._device_memory.set(size_bytes)
 
-    def ready(self, yes: bool) -> None:
-        self._ready.set(yes)
+    def ready_by(self, check: Callable[[], bool]) -> None:
+        """Asked at every scrape."""
+        self._ready.set_function(check)
 
 
 def _observe_all(series: Histogram, value_B: F64, buckets: Sequence[float]) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from worker import artifact
+from worker import artifact, device
 from worker.artifact import Artifact
 from worker.detector import Detector
 from worker.errors import ModelError, RegistryError
@@ -133,6 +133,7 @@ class Models:
             manifest.calibration.threshold,
             str(self._device),
         )
+        self._metrics.device_memory(device.memory_bytes(self._device, champion.detector.weights_bytes))
 
 
 def champion_version(registry: Registry, alias: str) -> str:

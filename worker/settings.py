@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -67,10 +76,10 @@ class InputSettings(Section):
     entity_field: str | None = Field(
         None, description="Field that names the sensor or machine. Default: the message key."
     )
-    timestamp_field: str | None = Field(
+    timestamp_field: Annotated[str | None, BeforeValidator(lambda v: None if v == "null" else v)] = Field(
         "timestamp",
         description="Field with the reading's time: epoch ms, epoch s or RFC 3339. Where a reading lacks it, or "
-        "with `null` here, Kafka's timestamp counts.",
+        "with the word `null` here, Kafka's timestamp counts.",
     )
     values_field: str = Field("values", description="Field with all features as one array, in the model's order.")
     start: Literal["earliest", "latest"] = Field(
@@ -151,6 +160,7 @@ class Settings(BaseSettings):
         env_prefix="ZMU_",
         env_nested_delimiter="__",
         env_file=".env",
+        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
         validate_default=False,

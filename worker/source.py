@@ -30,7 +30,7 @@ class Fetched:
 
     records: list[Record] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
-    reason: Literal["full", "waited", "drained"] = "waited"
+    reason: Literal["full", "waited", "drained"] = "waited"     # drained: the topic holds no more
 
 
 class Start(NamedTuple):
@@ -127,6 +127,8 @@ class KafkaSource:
                 if partition not in changed:
                     fetched.records += records
             if fetched.changes or self._clock() >= deadline:
+                if not any(self.lag(partition) for partition in self.assignment()):
+                    fetched.reason = "drained"
                 return fetched
             if len(fetched.records) >= max_records:
                 fetched.reason = "full"

@@ -33,8 +33,10 @@ from deploy.demo.watch import watch
 from worker.errors import UserError
 
 PROGRAM = "python -m deploy.demo"
-_INTERVAL_SECONDS = 0.1
+_INTERVAL_SECONDS = 0.2
 _METRICS_PORT = 9108
+# Larger steps than by default: seconds count here more than the last bit of loss.
+_TRAINING = {"ZMU_TRAINING__BATCH_SIZE": "128", "ZMU_TRAINING__TARGET_RATE": "0.0001"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace, console: Console, leaving: contextlib.ExitStac
 
     settings = _settings(kafka, folder)
     with _step(console, "training: reading the topic") as step:
-        train(settings, folder / "training.log", lambda line: step.progress(f"training: {line}"))
+        train(settings | _TRAINING, folder / "training.log", lambda line: step.progress(f"training: {line}"))
         step.done("model trained, calibrated and published from the topic")
 
     with _step(console, "worker: starting") as step:
@@ -85,10 +87,10 @@ def run(args: argparse.Namespace, console: Console, leaving: contextlib.ExitStac
         worker = Worker({**settings, "ZMU_HTTP__PORT": str(port)}, port, folder / "worker.log")
         leaving.callback(worker.stop)
         worker.wait_ready()
-        step.done(f"zmu-worker is scoring; its metrics are at {worker.metrics_url}")
+        step.done(f"zmu-worker is scoring; metrics: {worker.metrics_url}")
 
     ready_seconds = time.monotonic() - begin
-    console.print(f"[dim]ready after {ready_seconds:.0f} s; the model, its report and the logs are in[/] {folder}")
+    console.print(f"ready after {ready_seconds:.0f} s; the model, its report and the logs: {folder}", soft_wrap=True)
     seconds = None if args.forever else args.seconds
     view = watch(console, kafka, pumps, live, worker, args.seed, seconds)
     print_summary(console, view)
@@ -153,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--forever", action="store_true", help="run on, with random faults, until Ctrl-C")
     parser.add_argument("--seconds", type=float, default=LIVE_SECONDS, help="of watching (%(default).0f)")
     parser.add_argument(
-        "--history-seconds", type=float, default=300.0, help="normal history to train on (%(default).0f)"
+        "--history-seconds", type=float, default=600.0, help="normal history to train on (%(default).0f)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the plant (%(default)s)")
     return parser

@@ -6,7 +6,7 @@ Physics, in parts of the values at full speed with the valve open (s speed, v va
     flow         pump curve 1.3 s² − 0.3 q² meets the pipe's q² / v²:  q = s · √(1.3 / (0.3 + 1 / v²))
     pressure     h = 1.3 s² − 0.3 q²
     power        P = (0.35 + 0.65 q / s) · s³
-    temperature  goes to ambient + 25 °C · P, with a time constant of 40 s
+    temperature  goes to ambient + 25 °C · P, with a time constant of 20 s
     vibration    grows with s², and away from the best point (q = s)
 
 so that at a given valve q ~ s, h ~ s² and P ~ s³ (the affinity laws: ISO 9906; Karassik, Pump Handbook).
@@ -28,10 +28,10 @@ FULL_SPEED_F: F64 = np.array([25.0, 4.5, 80.0, 22.0, 2.0, 1.6, 2900.0])
 _NOISE_F: F64 = np.array([0.008, 0.008, 0.01, 0.008, 0.05, 0.05, 0.002])      # σ, in parts of the above
 
 _DUTY_LEVELS = np.array([0.6, 0.75, 0.9, 1.0])
-_DUTY_SECONDS = 12.0            # how long a duty level lasts, on average
+_DUTY_SECONDS = 8.0             # how long a duty level lasts, on average
 _SPEED_SECONDS = 1.5            # time constants
-_TEMPERATURE_SECONDS = 40.0
-_VALVE_SECONDS = 30.0
+_TEMPERATURE_SECONDS = 20.0
+_VALVE_SECONDS = 15.0
 _AMBIENT_C, _AMBIENT_SWING_C, _DAY_SECONDS = 22.0, 3.0, 86_400.0
 
 
@@ -59,8 +59,9 @@ class Pumps:
             np.random.default_rng, np.random.SeedSequence(seed).spawn(4)
         )
         self._size_EF = 1 + 0.02 * build.uniform(-1, 1, (count, len(SENSORS)))      # no two pumps are alike
-        self._level_E = build.choice(_DUTY_LEVELS, count)
-        self._speed_E = self._level_E.copy()
+        self._duty_E = build.integers(0, len(_DUTY_LEVELS), count)
+        self._trim_E = np.zeros(count)
+        self._speed_E = _DUTY_LEVELS[self._duty_E]
         self._opening_E = build.uniform(-1, 1, count)
         self._warmth_E = self._speed_E**3
 
@@ -86,9 +87,12 @@ class Pumps:
         """Set-points jump, speeds follow; the demand behind the valve wanders (an Ornstein–Uhlenbeck process)."""
         count = len(self.entities)
         change_E = self._duty.random(count) < self.interval_seconds / _DUTY_SECONDS
-        level_E = self._duty.choice(_DUTY_LEVELS, count) + self._duty.normal(0, 0.01, count)
-        self._level_E = np.where(change_E, level_E, self._level_E)
-        self._speed_E += _share(self.interval_seconds, _SPEED_SECONDS) * (self._level_E - self._speed_E)
+        other_E = (self._duty_E + self._duty.integers(1, len(_DUTY_LEVELS), count)) % len(_DUTY_LEVELS)
+        self._duty_E = np.where(change_E, other_E, self._duty_E)
+        trim_E = self._duty.normal(0, 0.01, count)      # no operator sets the same level twice
+        self._trim_E = np.where(change_E, trim_E, self._trim_E)
+        target_E = _DUTY_LEVELS[self._duty_E] + self._trim_E
+        self._speed_E += _share(self.interval_seconds, _SPEED_SECONDS) * (target_E - self._speed_E)
         share = _share(self.interval_seconds, _VALVE_SECONDS)
         self._opening_E += -share * self._opening_E + math.sqrt(share * (2 - share)) * self._duty.normal(0, 1, count)
 

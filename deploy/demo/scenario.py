@@ -14,7 +14,7 @@ _FOREVER_EVERY_SECONDS = 12.0
 _ACTS: tuple[tuple[float, float, Kind, str, str | None], ...] = (
     (1, 10, "cavitation", "pump-2", None),
     (9, 0.5, "spike", "pump-5", "current"),
-    (13, 30, "stuck", "pump-3", "pressure"),
+    (12, 36, "stuck", "pump-3", "pressure"),
     (16, 12, "blocked_valve", "pump-4", None),
     (22, 36, "bearing_wear", "pump-1", None),
     (36, 8, "dropout", "pump-6", "flow"),

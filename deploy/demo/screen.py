@@ -18,8 +18,8 @@ from deploy.demo.referee import Alarm, Outcome, Verdict
 from deploy.demo.view import View, culprits, fault_name, verdict_of
 
 _BARS = "▁▂▃▄▅▆▇█"
-_TRACE_SECONDS = 27
 _ROOM_FOR_FAULTS = 34           # lines
+_ROOM_FOR_ALL = 110             # columns
 _VERDICTS: dict[Verdict, tuple[str, str]] = {
     "coming": ("dim", "coming"),
     "watching": ("yellow", "watching"),
@@ -49,7 +49,7 @@ class Screen:
     def _page(self, view: View) -> RenderableType:
         page = Layout()
         rows = [
-            Layout(_header(view), size=3),
+            Layout(_header(view, self._console.width), size=3),
             Layout(name="plant", size=len(view.entities) + 4),
             Layout(_anomalies(view, self._console.height), name="anomalies"),
         ]
@@ -57,17 +57,21 @@ class Screen:
             rows.append(Layout(_faults(view), size=min(len(view.referee.outcomes), 8) + 4))
         rows.append(Layout(_footer(view), size=1))
         page.split_column(*rows)
-        page["plant"].split_row(Layout(_machines(view), ratio=1), Layout(_vitals(view), size=37))
+        page["plant"].split_row(
+            Layout(_machines(view, max(8, min(self._console.width - 93, 30))), ratio=1),
+            Layout(_vitals(view), size=37 if self._console.width >= _ROOM_FOR_ALL else 31),
+        )
         return page
 
 
-def _header(view: View) -> RenderableType:
+def _header(view: View, columns: int) -> RenderableType:
     grid = Table.grid(expand=True)
     grid.add_column()
     grid.add_column(justify="right")
+    kafka = f"{view.kafka}  ·  " if columns >= _ROOM_FOR_ALL else ""
     grid.add_row(
         Text.assemble(("zmu", "bold cyan"), "  anomaly detection, live"),
-        Text.assemble((view.kafka, "bold"), "  ·  ", (view.metrics_url, "bold cyan")),
+        Text.assemble((kafka, "bold"), (view.metrics_url, "bold cyan")),
     )
     return Panel(grid, box=box.ROUNDED, border_style="cyan")
 
@@ -76,12 +80,12 @@ def _table() -> Table:
     return Table(box=None, expand=True, pad_edge=False, header_style="dim")
 
 
-def _machines(view: View) -> RenderableType:
+def _machines(view: View, trace_seconds: int) -> RenderableType:
     table = _table()
-    table.add_column("machine", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("score", no_wrap=True, justify="right")
-    table.add_column(f"last {_TRACE_SECONDS} s", no_wrap=True)
+    table.add_column("machine", no_wrap=True, min_width=7)
+    table.add_column("state", no_wrap=True, min_width=10)
+    table.add_column("score", no_wrap=True, min_width=5, justify="right")
+    table.add_column(f"last {trace_seconds} s", no_wrap=True)
     table.add_column("what we broke", no_wrap=True, ratio=1)
     for entity in view.entities:
         score = view.scores.now(entity, view.now_ms)
@@ -92,7 +96,7 @@ def _machines(view: View) -> RenderableType:
             entity,
             Text(f"● {state}", style),
             Text("< 1" if score is None else _number(score), style if score else "dim"),
-            _trace(view.scores.last(entity, view.now_ms, _TRACE_SECONDS)),
+            _trace(view.scores.last(entity, view.now_ms, trace_seconds)),
             Text("" if fault is None else fault_name(fault), "magenta"),
         )
     return Panel(table, title="machines", title_align="left", box=box.ROUNDED, border_style="dim")
@@ -106,8 +110,8 @@ def _vitals(view: View) -> RenderableType:
     for name, value in (
         ("throughput", Text(f"{vitals.readings_per_second:,.0f} readings/s", "bold")),
         ("lag", Text(f"{vitals.lag_records:,.0f} records", "bold" if vitals.lag_records < 1000 else "bold yellow")),
-        ("latency p50 · p99", f"{_duration(vitals.latency_p50_seconds)} · {_duration(vitals.latency_p99_seconds)}"),
-        ("score p50 · p99", f"{_number(vitals.score_p50)} · {_number(vitals.score_p99)}"),
+        ("latency", f"{_duration(vitals.latency_p50_seconds)} · p99 {_duration(vitals.latency_p99_seconds)}"),
+        ("score", f"{_number(vitals.score_p50)} · p99 {_number(vitals.score_p99)}"),
         ("scored", f"{vitals.scored:,.0f} readings"),
         ("anomalous", f"{vitals.anomalies:,.0f} readings"),
         ("dead letters", f"{vitals.dead_lettered:,.0f}"),

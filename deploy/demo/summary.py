@@ -37,11 +37,11 @@ def _totals(view: View) -> list[tuple[str, str]]:
     named = sum(bool(outcome.named) for outcome in caught)
     rows = [
         ("faults injected", str(len(outcomes) - verdicts.count("coming"))),
-        ("caught", f"{len(caught)}, {named} of them with a sensor blamed first that the fault shows in"),
+        ("caught", f"{len(caught)}; {named} of them by a sensor that it shows in"),
         ("missed", str(verdicts.count("missed"))),
     ]
     if tolerated := verdicts.count("tolerated"):
-        rows.append(("no anomaly", f"{tolerated}: a sensor gave nothing, and the others were scored without it"))
+        rows.append(("no anomaly", f"{tolerated}: a sensor gave nothing; the others were scored"))
     if watching := verdicts.count("watching"):
         rows.append(("too new to judge", str(watching)))
     false_alarms = view.referee.false_alarms

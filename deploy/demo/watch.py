@@ -50,9 +50,9 @@ def watch(
         )
 
     next_scrape_seconds = 0.0
-    with contextlib.closing(kafka.anomalies()) as consumer, (
-        Screen(console) if console.is_terminal else Lines(console)
-    ) as display, contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(kafka.anomalies()) as consumer, (
+        Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
+    ) as display:
         while end_ms is None or _now_ms() < end_ms:
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 for record in records:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from training.__main__ import Schedule
 
+from training.__main__ import Schedule
 from worker import cli
 from worker.__main__ import Run
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from training.metrics import Metrics as TrainingMetrics
 
+from training.metrics import Metrics as TrainingMetrics
 from worker.metrics import Metrics as WorkerMetrics
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"

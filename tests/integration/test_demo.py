@@ -99,8 +99,8 @@ def test_it_finds_what_it_breaks(broker: str, admin: KafkaAdminClient, demos: li
 def test_ctrl_c_ends_it_in_order(demos: list[Demo]) -> None:
     demo = Demo("--forever", *SHORT)
     demos.append(demo)
-    url = demo.wait_for(r"metrics are at (http\S+)")[1]
-    demo.wait_for("ready after")
+    url = demo.wait_for(r"metrics: (http\S+)")[1]
+    demo.wait_for("we broke it")
     with urllib.request.urlopen(url, timeout=5) as response:
         assert "zmu_records_scored_total" in response.read().decode()
     demo.process.send_signal(signal.SIGINT)

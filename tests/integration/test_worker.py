@@ -157,7 +157,7 @@ def test_a_missing_topic(plant: Plant) -> None:
         with Program("worker", command, **{**plant.environment, "ZMU_OUTPUT__TOPIC": "not-there"}) as program:
             assert program.wait() == 2
             assert "'not-there'" in program.stderr
-            assert "--create" in program.stderr
+            assert "topics create -t not-there" in program.stderr
             assert "Traceback" not in program.stderr
     with Program("worker", "check", **plant.environment) as program:
         assert program.wait() == 0, program.stderr

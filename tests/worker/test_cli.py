@@ -128,3 +128,22 @@ def test_a_missing_model_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert "zmu-training run" in error
     assert "Traceback" not in error
+
+
+def test_a_dotenv_may_hold_what_is_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".env").write_text("POSTGRES_USER=x\nZMU_INPUT__TOPIC=ours\nZMU_INPUT__ENTITY_FIELD=\n")
+    assert show() == 0
+    out = capsys.readouterr().out
+    assert "input.topic=ours\n" in out
+    assert "input.entity_field=\n" in out               # empty is unset
+    (tmp_path / ".env").write_text("ZMU_INPUT__TOPC=ours\n")
+    assert show() == 2
+    assert "did you mean ZMU_INPUT__TOPIC?" in capsys.readouterr().err
+
+
+def test_null_means_none_wherever_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "zmu.toml").write_text('[input]\ntimestamp_field = "null"\n')
+    read = cli.read(Show, "show", ["--config", "zmu.toml"])
+    assert read.input.timestamp_field is None
+    monkeypatch.setenv("ZMU_INPUT__TIMESTAMP_FIELD", "null")
+    assert cli.read(Show, "show", []).input.timestamp_field is None

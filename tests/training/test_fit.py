@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training import machine
+from training import dataset, fit, outcome
+from training.fit import Fitted, Inputs
+from training.objective import active_units
+from training.progress import Progress, Stopped
+from training.settings import TrainingSettings
+from worker.baselines import PCA, ZChart
+from worker.errors import TrainingError
+from worker.model import VAE
+
+CPU = torch.device("cpu")
+QUICK = {"epochs": 4, "min_steps": 400, "latent": 4, "hidden": (32,)}
+
+
+def inputs(n: int = 1500, seed: int = 0, missing: float = 0.0) -> Inputs:
+    x_NF = machine.readings(n, seed).astype(np.float32)
+    scaling = dataset.scaling_of(machine.readings(1500).astype(np.float32), "unit", machine.SENSORS)
+    if missing:
+        x_NF[np.random.default_rng(1).random(x_NF.shape) < missing] = np.nan
+    return fit.inputs(x_NF, scaling, CPU)
+
+
+def fitted(train: Inputs | None = None, progress: Progress | None = None, **settings: object) -> Fitted:
+    asked = TrainingSettings(**(QUICK | settings))  # type: ignore[arg-type]
+    return fit.fit(train or inputs(), inputs(300, seed=9), asked, CPU, progress or Progress(io.StringIO()))
+
+
+def unexplained(model: torch.nn.Module, held: Inputs) -> float:
+    with torch.no_grad():
+        miss = held.x_BD - model.predict(held.x_BD)  # type: ignore[operator]
+    return float(miss.square().mean() / (held.x_BD - held.x_BD.mean(0)).square().mean())
+
+
+def test_it_learns_and_does_not_collapse() -> None:
+    found = fitted(min_steps=1500)
+    held = inputs(300, seed=9)
+    assert unexplained(found.model, held) < 0.1
+    assert isinstance(found.model, VAE)
+    with torch.no_grad():
+        assert active_units(*found.model.encode(held.x_BD), 4).sum() >= 2
+
+
+def test_a_seed_repeats_a_run_and_leaves_torch_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, second, other = fitted(noise=0.05), fitted(noise=0.05), fitted(noise=0.05, seed=2)
+    assert torch.equal(torch.rand(3), expected)
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name])
+    assert first.looks == second.looks != other.looks
+
+
+def test_it_stops_early_and_keeps_the_best() -> None:
+    found = fitted(inputs(40), min_steps=4000, learning_rate=0.03, objective={"kl_weight": 0.0})
+    assert found.steps < 4000
+    totals = [look.held_total for look in found.looks]
+    assert found.best == int(np.argmin(totals))
+    assert len(totals) - 1 - found.best == 3
+
+
+def test_missing_values_are_not_learnt() -> None:
+    assert unexplained(fitted(inputs(missing=0.2), min_steps=1500).model, inputs(300, seed=9)) < 0.2
+
+
+def test_a_loss_that_is_no_number_ends_it() -> None:
+    broken = inputs()
+    broken.x_BD[3, 2] = torch.nan
+    with pytest.raises(TrainingError, match="lower ZMU_TRAINING__LEARNING_RATE"):
+        fitted(broken)
+
+
+def test_it_can_be_stopped() -> None:
+    with pytest.raises(Stopped):
+        fitted(progress=Progress(io.StringIO(), stopping=lambda: True))
+
+
+def test_baselines() -> None:
+    pca, chart = fitted(kind="pca", explained=0.9), fitted(kind="zchart")
+    assert isinstance(pca.model, PCA)
+    assert pca.shape.latent == pca.model.components
+    assert isinstance(chart.model, ZChart)
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    found = fitted(progress=Progress(out))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == len(found.looks)
+    assert lines[0].startswith("epoch ")
+    assert "held out" in lines[-1]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    with Progress(out).bar("training", 10) as bar:
+        bar.advance(5)
+        bar.note("epoch 1")
+    assert "training" in out.getvalue()
+    assert "\x1b[" in out.getvalue()
+
+
+def test_what_each_verdict_says() -> None:
+    assert set(outcome.SAID) == {"promoted", "refused", "waiting"}

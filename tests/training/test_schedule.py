@@ -1,0 +1,96 @@
+"""The schedule without a clock that ticks."""
+
+from __future__ import annotations
+
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from training import schedule
+from training.metrics import Metrics
+from training.progress import Stopped
+from worker.errors import SettingsError, TrainingError
+
+
+class Day:
+    """Time that passes only by waiting and training."""
+
+    def __init__(self, runs: int, train: Callable[[int], str]) -> None:
+        self.now, self.starts, self.pauses = 1_000_000.0, [], []
+        self.metrics, self.stop = Metrics(), threading.Event()
+        self._left, self._train = runs, train
+
+    def train(self) -> Any:
+        self.starts.append(self.now)
+        self.now += 10
+        if len(self.starts) == self._left:
+            self.stop.set()
+        promotion = self._train(len(self.starts))
+        return types.SimpleNamespace(manifest=types.SimpleNamespace(version="v"), loss=0.5, promotion=promotion)
+
+    def wait(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def run(self, next_run: schedule.NextRun) -> schedule.Schedule:
+        made = schedule.Schedule(self.train, next_run, self.metrics, self.stop, lambda: self.now, self.wait)
+        made.run()
+        return made
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"zmu_{name}", labels)
+
+
+def test_the_first_at_once_and_then_at_equal_distances() -> None:
+    day = Day(3, lambda _: "promoted")
+    made = day.run(schedule.every("1h"))
+    assert day.starts == [1_000_000, 1_003_600, 1_007_200]
+    assert day.sample("training_runs_total", result="success") == 3
+    assert day.sample("training_promotions_total", result="promoted") == 3
+    assert day.sample("training_duration_seconds") == 10
+    assert day.sample("training_validation_loss") == 0.5
+    assert made.facts() == {"training": False, "last_run": "success"}
+
+
+def test_a_run_that_takes_too_long_is_followed_at_once_but_never_overlapped() -> None:
+    day = Day(2, lambda _: "promoted")
+    day.run(schedule.every("5s"))
+    assert day.pauses == [0]
+
+
+def test_a_failing_run_does_not_end_it_and_is_tried_again_soon() -> None:
+    def train(n: int) -> str:
+        if n <= 3:
+            raise TrainingError("nothing there yet") if n < 3 else RuntimeError("a fault of ours")
+        return "promoted"
+
+    day = Day(5, train)
+    day.run(schedule.every("6h"))
+    assert day.pauses == [30, 60, 120, 6 * 3600 - 10]
+    assert day.sample("training_runs_total", result="failed") == 3
+    assert day.sample("training_runs_total", result="success") == 2
+
+
+def test_a_refused_version_is_not_a_success() -> None:
+    day = Day(1, lambda _: "refused")
+    day.run(schedule.every("6h"))
+    assert day.sample("training_runs_total", result="refused") == 1
+    assert day.sample("training_last_success_timestamp_seconds") == 0
+
+
+def test_stopping_during_a_run() -> None:
+    def train(_: int) -> str:
+        raise Stopped
+
+    day = Day(1, train)
+    day.run(schedule.every("6h"))
+    assert day.sample("training_runs_total", result="stopped") == 1
+
+
+def test_cron() -> None:
+    assert schedule.cron("0 */6 * * *")(0.0, 1_764_000_000.0) == 1_764_007_200.0
+    with pytest.raises(SettingsError):
+        schedule.cron("noon")
