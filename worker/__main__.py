@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class Score(cli.Command):
         from worker import device
         from worker.artifact import load
         from worker.detector import Detector
+        from worker.errors import UserError
         from worker.registry import Registry
         from worker.reload import champion_version
         from worker.score import say_refused, score_files
@@ -52,11 +54,18 @@ class Score(cli.Command):
         log.configure(self.log)
         registry = Registry(self.model.registry, self.model.name)
         detector = Detector(load(registry, champion_version(registry, self.model.alias), device.choose(self.device)))
-        if self.output_file is None:
-            refused = score_files(self.files, detector, self.input, sys.stdout)
-        else:
-            with self.output_file.open("w", newline="") as out:
-                refused = score_files(self.files, detector, self.input, out)
+        try:
+            if self.output_file is None:
+                refused = score_files(self.files, detector, self.input, sys.stdout)
+                sys.stdout.flush()
+            else:
+                with self.output_file.open("w", newline="") as out:
+                    refused = score_files(self.files, detector, self.input, out)
+        except BrokenPipeError:             # whoever reads us has seen enough; nothing may be said to it at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            raise UserError(f"--output {self.output_file}: {error.strerror}; name a file that can be written") from None
         say_refused(refused)
         return 0
 

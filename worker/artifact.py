@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from worker.calibration import Calibration
 from worker.errors import ModelError
 from worker.model import Kind, Shape, build
-from worker.reconstructor import Reconstructor
+from worker.reconstructor import Reconstructor, predict_in_blocks
 from worker.registry import MANIFEST, REPORT, WEIGHTS, Registry
 from worker.scaling import Scaling
 
@@ -160,18 +160,28 @@ def load(registry: Registry, version: str, device: torch.device) -> Artifact:
         )
     model = build(manifest.kind, manifest.shape)
     try:
-        tensors = safetensors.torch.load(weights)
-        _require_finite(tensors, place)
-        model.load_state_dict(tensors)
-    except ModelError:
-        raise
+        model.load_state_dict(safetensors.torch.load(weights))
     except Exception as error:              # safetensors and torch raise their own kinds, by the sort of damage
         said = re.sub(r"\s+", " ", str(error))[:300]
         raise ModelError(f"{place}/{WEIGHTS} does not fit the manifest's model: {said}") from None
-    return Artifact(manifest, model.to(device).eval())
+    _require_finite(model.state_dict(), place)
+    loaded = Artifact(manifest, model.to(device).eval())
+    _require_sense(loaded, place)
+    return loaded
 
 
 def _require_finite(tensors: Mapping[str, torch.Tensor], place: str) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{place}/{WEIGHTS}: {name} holds NaN or infinity; train anew")
+
+
+def _require_sense(loaded: Artifact, place: str) -> None:
+    """The training median has a finite reconstruction: weights can be finite and their products not."""
+    manifest = loaded.manifest
+    if manifest.shape.window != 1:
+        raise ModelError(f"{place} has a window of {manifest.shape.window} readings; this worker scores one at a time")
+    device = next(iter(loaded.model.state_dict().values())).device
+    median_BF = torch.from_numpy(manifest.scaling.fill_F[None, :]).to(device)
+    if not torch.isfinite(predict_in_blocks(loaded.model, median_BF)).all():
+        raise ModelError(f"{place} reconstructs the training median as NaN or infinity; train anew")

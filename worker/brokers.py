@@ -25,7 +25,7 @@ BOOTSTRAP_MS = 10_000
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
     """Arguments that consumer, producer and admin client have in common."""
     options: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
         "client_id": settings.client_id,
         "security_protocol": settings.security_protocol,
         "request_timeout_ms": settings.request_timeout_ms,
@@ -96,8 +96,8 @@ def _path(path: object) -> str | None:
     return None if path is None else str(path)
 
 
-def require_topics_of(settings: Settings) -> None:
-    """The broker answers and the worker's three topics are there. Raises BrokerError."""
+def require_topics_of(settings: Settings) -> bool:
+    """The broker answers and the worker's three topics are there. Returns True; raises BrokerError."""
     with explained(settings.kafka):
         consumer = KafkaConsumer(
             **client_options(settings.kafka), enable_auto_commit=False, allow_auto_create_topics=False
@@ -105,5 +105,6 @@ def require_topics_of(settings: Settings) -> None:
     try:
         topics = settings.input.topic, settings.output.topic, settings.dead_letters.topic
         require_topics(consumer, settings.kafka, *topics)
+        return True
     finally:
         consumer.close()

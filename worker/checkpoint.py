@@ -15,10 +15,11 @@ from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from worker.errors import BrokerError
 from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
-from worker.sink import Message, Receipt, Sink
+from worker.sink import Failed, Message, Receipt, Sink
 from worker.source import Change, CommitLost, Source
 
 PRESS_SECONDS = 0.5                     # how long to press for acknowledgements before looking after the group
+GRACE_SECONDS = 10.0                    # for acknowledgements that are due when told to stop
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -27,12 +28,10 @@ class Stopped(Exception):
 
 
 class Checkpoint(Protocol):
-    def complete(
-        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
-    ) -> list[Change]:
+    def complete(self, messages: Sequence[Message], offsets: Mapping[int, int]) -> list[Change]:
         """Publishes and commits one batch; returns the rebalances that happened meanwhile.
 
-        offsets: next offset to read, by partition. notes: what to keep beside them.
+        offsets: next offset to read, by partition.
         Raises Stopped.
         """
 
@@ -51,19 +50,18 @@ class AtLeastOnce:
         metrics: Metrics,
         heartbeat: Heartbeat,
         stopping: Callable[[], bool],
-        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._source, self._sink, self._metrics, self._heartbeat = source, sink, metrics, heartbeat
-        self._stopping, self._sleep = stopping, sleep
+        self._stopping, self._clock, self._sleep = stopping, clock, sleep
         self._writable = True
 
     @property
     def writable(self) -> bool:
         return self._writable
 
-    def complete(
-        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
-    ) -> list[Change]:
+    def complete(self, messages: Sequence[Message], offsets: Mapping[int, int]) -> list[Change]:
         changes: list[Change] = []
         # 1. Everything that the batch says is on its topic.
         with self._metrics.stage("publish"):
@@ -72,7 +70,7 @@ class AtLeastOnce:
         gone = {partition for change in changes for partition in change.partitions}
         kept = {partition: offset for partition, offset in offsets.items() if partition not in gone}
         with self._metrics.stage("commit"):
-            self._commit(kept, notes)
+            self._commit(kept)
         return changes
 
     def _publish(self, messages: Sequence[Message], changes: list[Change]) -> None:
@@ -100,7 +98,13 @@ class AtLeastOnce:
         """What became of each message."""
         self._heartbeat.beat()
         self._metrics.inflight(len(group))
-        receipts = [self._sink.send(message) for message in group]
+        receipts: list[Receipt] = []
+        for message in group:
+            receipts.append(self._sink.send(message))
+            refusal = receipts[-1].error() if receipts[-1].done() else None
+            if refusal is not None:         # each of the others would be waited for as long, in vain
+                receipts += [Failed(refusal)] * (len(group) - len(receipts))
+                break
         self._await(receipts, changes)
         errors = [receipt.error() for receipt in receipts]
         self._metrics.produced(Counter(m.topic for m, error in zip(group, errors, strict=True) if error is None))
@@ -115,18 +119,23 @@ class AtLeastOnce:
     def _await(self, receipts: Sequence[Receipt], changes: list[Change]) -> None:
         """Until every receipt is in; a slow broker must not cost us our place in the group."""
         self._sink.flush(PRESS_SECONDS)
+        stop_seen: float | None = None
         while not all(receipt.done() for receipt in receipts):
             self._writable = False
             self._heartbeat.beat()
+            if self._stopping():
+                stop_seen = self._clock() if stop_seen is None else stop_seen
+                if self._clock() - stop_seen >= GRACE_SECONDS:
+                    raise Stopped(f"{sum(not r.done() for r in receipts)} messages not acknowledged")
             changes += self._source.idle()
             self._sink.flush(PRESS_SECONDS)
 
-    def _commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+    def _commit(self, offsets: Mapping[int, int]) -> None:
         attempt = 0
         while offsets:
             self._heartbeat.beat()
             try:
-                self._source.commit(offsets, notes)
+                self._source.commit(offsets)
             except CommitLost as error:
                 self._metrics.commit_failed(error)
                 return                      # the partitions' new owner reads the batch again, with the same ids

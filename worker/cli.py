@@ -36,6 +36,9 @@ from worker.settings import Settings
 PREFIX = "ZMU_"
 SECRETS = "/run/secrets"
 
+# Kubernetes tells every pod of a Service called zmu-worker by variables like ZMU_WORKER_PORT_9108_TCP_ADDR.
+SERVICE_LINK = re.compile(r"ZMU_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+
 
 class Command(Settings):
     """One command of a program: its settings are the shared tree and its own flags."""
@@ -54,7 +57,7 @@ class Command(Settings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 – ours takes its place
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         secrets = NestedSecretsSettingsSource(
@@ -92,7 +95,7 @@ def read(command: type[Command], program: str, args: Sequence[str]) -> Command:
     Raises SettingsError, with every fault named by the setting's environment variable and flag.
     """
     _refuse_unknown_variables(command)
-    args = [command.renamed.get(arg, arg) for arg in args]
+    args = [_renamed(arg, command.renamed) for arg in args]
     command = type(command.__name__, (command,), {"file": _toml(args), "__doc__": command.__doc__})
     source: CliSettingsSource[Any] = CliSettingsSource(
         command,
@@ -146,8 +149,7 @@ def _usage(program: str, commands: Mapping[str, type[Command]]) -> str:
 def _refuse_unknown_variables(command: type[Command]) -> None:
     """pydantic-settings passes over variables it does not know; a mistyped one must not be passed over."""
     known = {name for name, _ in variables(command)}
-    dotenv = dotenv_values(".env") if Path(".env").is_file() else {}
-    for name in sorted({*os.environ, *dotenv}):
+    for name in sorted({*os.environ, *_dotenv()}):
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in known or upper.startswith(f"{PREFIX}TEST_"):
             continue
@@ -155,7 +157,13 @@ def _refuse_unknown_variables(command: type[Command]) -> None:
             continue                                     # the worker's tree: zmu-training checks these
         if any(k.startswith(f"{upper}__") for k in known):
             continue                                     # a whole section as JSON
+        if SERVICE_LINK.fullmatch(upper):
+            continue
         raise SettingsError(f"unknown setting {name}{_nearest(upper, known)}")
+
+
+def _dotenv() -> dict[str, str | None]:
+    return dotenv_values(".env") if Path(".env").is_file() else {}
 
 
 def _faults(command: type[Command], error: ValidationError) -> str:
@@ -204,10 +212,15 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}{hint}; see {self.prog} --help")
 
 
+def _renamed(arg: str, names: Mapping[str, str]) -> str:
+    flag, equals, value = arg.partition("=")
+    return names.get(flag, flag) + equals + value
+
+
 def _toml(args: Sequence[str]) -> dict[str, Any]:
     """The TOML file that `--config` or ZMU_CONFIG names: it must be known before the sources are merged."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", default=os.environ.get(f"{PREFIX}CONFIG"))
+    finder.add_argument("--config", default=os.environ.get(f"{PREFIX}CONFIG") or _dotenv().get(f"{PREFIX}CONFIG"))
     named = finder.parse_known_args(list(args))[0].config
     if not named:
         return {}
@@ -216,6 +229,6 @@ def _toml(args: Sequence[str]) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise SettingsError(f"--config {path}: cannot be read ({error.strerror}); name an existing TOML file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config {path}: not valid TOML: {error}") from None
 

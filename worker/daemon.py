@@ -7,13 +7,12 @@ import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
-
-import stamina
+from typing import TypeVar
 
 from worker import device, log
 from worker.brokers import require_topics_of
 from worker.checkpoint import AtLeastOnce, Stopped
-from worker.errors import BrokerUnreachable, UserError
+from worker.errors import BrokerError, BrokerUnreachable, UserError
 from worker.heartbeat import Heartbeat
 from worker.http import HttpServer
 from worker.loop import Loop
@@ -23,6 +22,8 @@ from worker.reload import Models
 from worker.settings import Settings
 from worker.sink import KafkaSink
 from worker.source import KafkaSource
+
+Answer = TypeVar("Answer")
 
 STUCK_SECONDS = 120.0                   # a loop that has not turned for so long will not turn again
 
@@ -53,15 +54,25 @@ class Daemon:
                 chosen,
                 metrics,
             )
-            models.first(self._stop.is_set, self._stop.wait)
+            if not models.first(self._heartbeat, self._stop.is_set, self._stop.wait):
+                return 0                    # told to stop while there was no model
             leaving.callback(models.close)
-            if not self._connect(leaving):
-                return 0                    # told to stop while the broker was away
-            checkpoint = AtLeastOnce(self._source, self._sink, metrics, self._heartbeat, self._stop.is_set)
-            loop = Loop(settings, self._source, checkpoint, models, metrics, self._heartbeat, self._stop.is_set)
+            kafka = settings.kafka
+            if not self._answered(lambda: require_topics_of(settings)):
+                return 0                    # … or no broker
+            source = self._answered(lambda: KafkaSource(kafka, settings.input))
+            if source is None:
+                return 0
+            leaving.callback(source.close)
+            sink = self._answered(lambda: KafkaSink(kafka, settings.output, settings.input.max_record_bytes))
+            if sink is None:
+                return 0
+            leaving.callback(sink.close)
+            checkpoint = AtLeastOnce(source, sink, metrics, self._heartbeat, self._stop.is_set)
+            loop = Loop(settings, source, checkpoint, models, metrics, self._heartbeat, self._stop.is_set)
             self._ready = lambda: {
                 "model": models.current.version,
-                "assigned": self._source.joined,
+                "assigned": source.joined,
                 "output": checkpoint.writable,
             }
             gc.collect()
@@ -69,33 +80,24 @@ class Daemon:
             logger.info("started", topic=settings.input.topic, group=settings.input.group_id)
             try:
                 loop.run_until_drained() if until_drained else loop.run()
-            except Stopped as error:
+            except (Stopped, BrokerError) as error:
                 logger.error("left with work undone; it will be done at the next start", why=str(error))
                 return 1
             logger.info("drained", until_drained=until_drained)
             return 0
 
-    def _connect(self, leaving: contextlib.ExitStack) -> bool:
-        """Source and sink, as soon as the broker answers; False where told to stop before."""
-        settings = self._settings
-        retries = stamina.retry_context(
-            on=BrokerUnreachable, attempts=None, timeout=None, wait_initial=0.5, wait_max=10.0
-        )
-        for attempt in retries:
-            with attempt:
-                if self._stop.is_set():
-                    return False
-                self._heartbeat.beat()
-                try:
-                    require_topics_of(settings)
-                    self._source = KafkaSource(settings.kafka, settings.input)
-                    leaving.callback(self._source.close)
-                    self._sink = KafkaSink(settings.kafka, settings.output, settings.input.max_record_bytes)
-                    leaving.callback(self._sink.close)
-                except BrokerUnreachable as error:
-                    self._metrics.survived("connect", error)
-                    raise
-        return True
+    def _answered(self, ask: Callable[[], Answer]) -> Answer | None:
+        """Asked again for as long as the broker is away; None where told to stop meanwhile."""
+        pause = 0.5
+        while not self._stop.is_set():
+            self._heartbeat.beat()
+            try:
+                return ask()
+            except BrokerUnreachable as error:
+                self._metrics.survived("connect", error)
+                self._stop.wait(pause)
+                pause = min(2 * pause, 10.0)
+        return None
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -121,11 +123,12 @@ def check(settings: Settings) -> list[str]:
     """What `run` would need, tried without reading a record: one line for each part. Raises UserError."""
     chosen = device.choose(settings.device)
     registry = Registry(settings.model.registry, settings.model.name)
-    models = Models(registry, settings.model, settings.input.features, chosen, Metrics())
+    at_once = settings.model.model_copy(update={"wait_seconds": 0.0})
+    models = Models(registry, at_once, settings.input.features, chosen, Metrics())
     faults: list[UserError] = []
     lines = [f"device    {chosen}"]
     try:
-        models.first()
+        models.first(Heartbeat(STUCK_SECONDS))
         manifest = models.current.detector.manifest
         place = f"{registry.place}/{manifest.version}"
         lines.append(f"model     {place} ({manifest.kind}, {len(manifest.features)} features)")

@@ -48,6 +48,10 @@ class Entities:
             codes[name] = code
         return code
 
+    def clear(self) -> None:
+        """Forgets all."""
+        self.__init__()  # type: ignore[misc]
+
     def release(self, codes: Iterable[int]) -> None:
         """Forgets entities; whoever keeps state by code clears it first."""
         for code in codes:

@@ -24,6 +24,12 @@ class BrokerUnreachable(BrokerError):
     """No answer from Kafka; it may come back."""
 
 
+class StreamError(UserError):
+    """The input cannot be read on; found while running."""
+
+    exit_code = 1
+
+
 class ModelError(UserError):
     """A model version is missing, torn, or does not fit."""
 

@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from worker.checkpoint import Checkpoint
+from worker.checkpoint import RETRY_SECONDS, Checkpoint
 from worker.codec.events import dead_letter, event_message
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.detector import Scores
 from worker.entities import Entities
+from worker.errors import BrokerError
 from worker.events import EventBuilder
 from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
@@ -18,8 +19,9 @@ from worker.records import Batch, Refusal
 from worker.reload import Models
 from worker.settings import Settings
 from worker.sink import Message
-from worker.source import Change, Fetched, Source
+from worker.source import Change, CommitLost, Fetched, Source
 
+MAX_ENTITIES = 1_000_000
 IDLE_SECONDS = 0.5                      # how long a quiet poll lasts: the time that a signal may have to wait
 
 
@@ -35,9 +37,11 @@ class Loop:
         metrics: Metrics,
         heartbeat: Heartbeat,
         stopping: Callable[[], bool],
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._settings, self._source, self._checkpoint = settings, source, checkpoint
-        self._models, self._metrics, self._heartbeat, self._stopping = models, metrics, heartbeat, stopping
+        self._models, self._metrics, self._heartbeat = models, metrics, heartbeat
+        self._stopping, self._sleep = stopping, sleep
         self._entities = Entities()
         self._newest_ms: dict[int, int] = {}        # timestamp of the newest record done, by partition
         self._take_model()
@@ -68,13 +72,15 @@ class Loop:
     def _process(self, fetched: Fetched) -> None:
         records = fetched.records
         self._count(fetched)
+        if len(self._entities) > MAX_ENTITIES:
+            self._entities.clear()          # names made at random; nothing is remembered of an entity but its name
         with self._metrics.stage("decode"):
             batch, refused = self._decoder.decode(records)
         with self._metrics.stage("score"):
             scores = self._models.current.detector.score(batch.x_BF)
         messages = self._decide(batch, scores, refused)
         offsets = {record.partition: record.offset + 1 for record in records}
-        self._rebalance(self._checkpoint.complete(messages, offsets, {}))
+        self._rebalance(self._checkpoint.complete(messages, offsets))
         self._metrics.batch_done(batch.timestamp_ms_B)
 
     def _decide(self, batch: Batch, scores: Scores, refused: Sequence[Refusal]) -> list[Message]:
@@ -91,16 +97,40 @@ class Loop:
 
     def _rebalance(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            total = len(self._source.assignment())
+            held = set(self._source.assignment())
+            total = len(held)
             if change.kind == "assigned":
-                for partition in change.partitions:
-                    self._source.seek(partition, self._source.start(partition).offset)
-                self._metrics.assigned(self._source.topic, change.partitions, total)
+                # Changes may have piled up while the output was slow: what came may have gone again.
+                begun = [partition for partition in change.partitions if partition in held]
+                for partition in begun:
+                    self._begin(partition)
+                self._metrics.assigned(self._source.topic, begun, total)
             else:
                 for partition in change.partitions:
                     self._entities.release_partition(partition)
                     self._newest_ms.pop(partition, None)
                 self._metrics.revoked(self._source.topic, change.partitions, total, change.kind)
+
+    def _begin(self, partition: int) -> None:
+        """Where the group left off; a group that never was here commits its first place at once. Otherwise `latest`
+        would mean a later place after a crash, and lose the readings between.
+        """
+        attempt = 0
+        while not self._stopping():
+            self._heartbeat.beat()
+            try:
+                start = self._source.start(partition)
+                self._source.seek(partition, start.offset)
+                if start.fresh:
+                    self._source.commit({partition: start.offset})
+            except CommitLost as error:
+                self._metrics.commit_failed(error)      # the group moves on: another change is on its way
+            except BrokerError as error:
+                self._metrics.survived("assign", error)
+                self._sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+                continue
+            return
 
     def _take_model(self) -> None:
         manifest = self._models.current.detector.manifest

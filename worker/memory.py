@@ -46,12 +46,12 @@ class MemorySource:
         return Fetched(found, reason="full" if len(found) == max_records else "waited")
 
     def start(self, partition: int) -> Start:
-        return Start(self.committed.get(partition, 0), "")
+        return Start(self.committed.get(partition, 0), fresh=partition not in self.committed)
 
     def seek(self, partition: int, offset: int) -> None:
         self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+    def commit(self, offsets: Mapping[int, int]) -> None:
         self.committed.update(offsets)
 
     def idle(self) -> list[Change]:

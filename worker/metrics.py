@@ -163,7 +163,7 @@ class Metrics:
         gone = sorted(partitions)
         for partition in gone:
             self._partitions.discard((topic, partition))
-            for series in (self._lag, self._time_lag):
+            for series in (self._consumed, self._lag, self._time_lag):
                 with contextlib.suppress(KeyError):
                     series.remove(topic, str(partition))
         self._rebalances.labels(kind).inc()

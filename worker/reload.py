@@ -13,6 +13,7 @@ from worker import artifact, device
 from worker.artifact import Artifact
 from worker.detector import Detector
 from worker.errors import ModelError, RegistryError
+from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
 from worker.registry import Registry
 from worker.settings import ModelSettings
@@ -42,27 +43,38 @@ class Models:
         self._device, self._metrics = device, metrics
         self._current: Champion | None = None
         self._next: Champion | None = None
-        self._refused: str | None = None
+        self._refusal: str | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
 
     def first(
-        self, stopping: Callable[[], bool] = lambda: False, sleep: Callable[[float], object] = time.sleep
-    ) -> None:
-        """Loads the first model, waiting for one as long as the settings say. Raises ModelError, RegistryError."""
+        self,
+        heartbeat: Heartbeat,
+        stopping: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> bool:
+        """Loads the first model, waiting for one as long as the settings say; False where told to stop before.
+
+        Raises ModelError, RegistryError.
+        """
         waited = 0.0
-        while True:
+        while self._current is None:
+            heartbeat.beat()
             try:
                 self._current = self._load(champion_version(self._registry, self._settings.alias))
-                break
-            except ModelError:
-                if waited >= self._settings.wait_seconds or stopping():
+            except (ModelError, RegistryError) as error:
+                if waited >= self._settings.wait_seconds:
                     raise
-            pause = min(2.0, self._settings.wait_seconds - waited)
-            sleep(pause)
-            waited += pause
+                if not waited:
+                    self._metrics.survived("load", error)
+                pause = min(2.0, self._settings.wait_seconds - waited)
+                sleep(pause)
+                waited += pause
+                if stopping():
+                    return False
         self._announce(self._current)
         self._thread.start()
+        return True
 
     @property
     def current(self) -> Champion:
@@ -84,17 +96,18 @@ class Models:
             self._thread.join(timeout=5)
 
     def look(self) -> None:
-        """One look at the alias. A version that is refused is named once, and the old one stays."""
+        """One look at the alias. A version that is refused is named once, tried again at every look (a slow store may
+        show its files late), and the old one stays.
+        """
         try:
             version = champion_version(self._registry, self._settings.alias)
-            newest = self._next or self.current
-            if version in (newest.version, self._refused):
-                return
-            self._next = self._load(version)
-            self._refused = None
+            if version != (self._next or self.current).version:
+                self._next = self._load(version)
+            self._refusal = None
         except ModelError as error:
-            self._refused = self._registry.resolve(self._settings.alias)
-            self._metrics.model_refused(error, kept=self.current.version)
+            if str(error) != self._refusal:
+                self._refusal = str(error)
+                self._metrics.model_refused(error, kept=self.current.version)
         except RegistryError as error:
             self._metrics.survived("reload", error)
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from worker.records import F32
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class Scaling(BaseModel):
     """scaled = (x − offset) / span, by feature; missing values become the training median."""
@@ -36,8 +38,9 @@ class Scaling(BaseModel):
         return self.scale(np.asarray(self.median, np.float32))
 
     def scale(self, x_BF: F32) -> F32:
-        with np.errstate(over="ignore"):
-            return np.asarray((x_BF - self._offset_F) / self._span_F, np.float32)
+        """In double precision, and finite for every finite reading: a sensor's 3.4e38 must not become infinite."""
+        wide_BF = (x_BF.astype(np.float64) - self._offset_F) / self._span_F
+        return np.asarray(np.clip(wide_BF, -LARGEST, LARGEST), np.float32)
 
     def unscale(self, scaled_BF: F32) -> F32:
         return np.asarray(scaled_BF * self._span_F + self._offset_F, np.float32)

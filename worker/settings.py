@@ -7,7 +7,7 @@ nothing else reads the environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -62,6 +63,15 @@ class KafkaSettings(Section):
     max_poll_interval_ms: PositiveInt = Field(
         300_000, description="Milliseconds between polls after which a stuck worker loses its partitions."
     )
+
+    @model_validator(mode="after")
+    def login_is_complete(self) -> Self:
+        if self.security_protocol.startswith("SASL"):
+            needed = ("sasl_mechanism", "username", "password")
+            lacking = [f"ZMU_KAFKA__{name.upper()}" for name in needed if getattr(self, name) is None]
+            if lacking:
+                raise ValueError(f"{self.security_protocol} needs {', '.join(lacking)} as well")
+        return self
 
 
 class InputSettings(Section):

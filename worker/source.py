@@ -8,13 +8,21 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import CommitFailedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import (
+    CommitFailedError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RetriableError,
+)
 
 from worker import log
-from worker.brokers import client_options, explained
-from worker.errors import BrokerError
+from worker.brokers import client_options, explain, explained
+from worker.errors import BrokerError, StreamError
 from worker.records import Record
 from worker.settings import InputSettings, KafkaSettings
+
+RETRY_PAUSE_SECONDS = 0.1
 
 
 class Change(NamedTuple):
@@ -34,10 +42,10 @@ class Fetched:
 
 
 class Start(NamedTuple):
-    """Where the group left off on a partition, and what its last commit noted there."""
+    """Where to go on: where the group left off, or where the settings say that a fresh group begins."""
 
     offset: int
-    note: str
+    fresh: bool
 
 
 class CommitLost(Exception):
@@ -53,12 +61,12 @@ class Source(Protocol):
         """Waits up to idle_seconds for a first record, then up to max_wait_seconds for a full batch."""
 
     def start(self, partition: int) -> Start:
-        """After an `assigned`: where to go on. The caller seeks."""
+        """After an `assigned`: where to go on. The caller seeks. Raises BrokerError."""
 
     def seek(self, partition: int, offset: int) -> None: ...
 
-    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
-        """Next offset to read, by partition. Raises CommitLost where the partitions have moved on."""
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Next offset to read, by partition. Raises CommitLost where the partitions have moved on, and BrokerError."""
 
     def idle(self) -> list[Change]:
         """Keeps membership while the output is slow, and takes no record."""
@@ -126,12 +134,12 @@ class KafkaSource:
                 # A partition that was just assigned starts where the caller seeks.
                 if partition not in changed:
                     fetched.records += records
+            if len(fetched.records) >= max_records:
+                fetched.reason = "full"
+                return fetched
             if fetched.changes or self._clock() >= deadline:
                 if not any(self.lag(partition) for partition in self.assignment()):
                     fetched.reason = "drained"
-                return fetched
-            if len(fetched.records) >= max_records:
-                fetched.reason = "full"
                 return fetched
 
     def _poll(self, wait_ms: int, max_records: int) -> dict[int, list[Record]]:
@@ -142,28 +150,40 @@ class KafkaSource:
         except OffsetOutOfRangeError as error:
             self._restart_expired(error)
             return {}
+        except RetriableError as error:
+            self._log.warning("poll failed and is tried again", error=str(error), type=type(error).__name__)
+            time.sleep(RETRY_PAUSE_SECONDS)
+            return {}
+        except KafkaError as error:
+            # kafka-python does not get past what it cannot read: its next poll would spin on it for ever.
+            raise StreamError(
+                f"topic {self.topic!r} cannot be read on: {explain(error, self._kafka)}. Where a record is damaged or "
+                "its codec not installed, move the group past it (kafka-consumer-groups.sh --reset-offsets)"
+            ) from error
         return {tp.partition: records for tp, records in found.items()}
 
     def _restart_expired(self, error: OffsetOutOfRangeError) -> None:
         """Offsets that the broker has deleted (retention): go on by the set policy, and say so."""
         for tp, offset in error.args[0].items():
-            start = self._policy_offset(tp)
+            try:
+                start = self._policy_offset(tp)
+                self._consumer.seek(tp, start)
+                self.commit({tp.partition: start})
+            except (KafkaError, BrokerError, CommitLost) as failed:
+                self._log.warning("offsets expired; going on failed and is tried again", error=str(failed))
+                continue
             self._log.warning(
                 "offsets expired: readings are missing",
                 partition=tp.partition, wanted=offset, resumed=start, policy=self._settings.start,
             )
-            self._consumer.seek(tp, start)
 
     def start(self, partition: int) -> Start:
         tp = TopicPartition(self.topic, partition)
         with explained(self._kafka):
-            committed = self._consumer.committed(tp, metadata=True)
-            if committed is not None and committed.offset >= 0:
-                return Start(committed.offset, committed.metadata or "")
-            start = self._policy_offset(tp)
-        # Committed at once: otherwise `latest` would mean a later place after a crash, and lose the readings between.
-        self.commit({partition: start}, {})
-        return Start(start, "")
+            committed = self._consumer.committed(tp, timeout_ms=self._kafka.request_timeout_ms)
+            if committed is not None and committed >= 0:
+                return Start(int(committed), fresh=False)
+            return Start(self._policy_offset(tp), fresh=True)
 
     def _policy_offset(self, tp: TopicPartition) -> int:
         ends = self._consumer.beginning_offsets if self._settings.start == "earliest" else self._consumer.end_offsets
@@ -172,11 +192,11 @@ class KafkaSource:
     def seek(self, partition: int, offset: int) -> None:
         self._consumer.seek(TopicPartition(self.topic, partition), offset)
 
-    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+    def commit(self, offsets: Mapping[int, int]) -> None:
         try:
             self._consumer.commit(
                 {
-                    TopicPartition(self.topic, partition): OffsetAndMetadata(offset, notes.get(partition, ""), -1)
+                    TopicPartition(self.topic, partition): OffsetAndMetadata(offset, "", -1)
                     for partition, offset in offsets.items()
                 },
                 timeout_ms=self._kafka.request_timeout_ms,

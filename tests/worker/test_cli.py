@@ -72,6 +72,11 @@ def test_the_strongest_source_wins(
         ({"ZMU_MODEL__NAME": "../up"}, [], "ZMU_MODEL__NAME"),
         ({"ZMU_INPUT__FEATURES": "a,b"}, [], "features"),
         ({}, ["--config", "absent.toml"], "absent.toml"),
+        (
+            {"ZMU_KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "ZMU_KAFKA__USERNAME": "zmu"},
+            [],
+            "SASL_SSL needs ZMU_KAFKA__SASL_MECHANISM, ZMU_KAFKA__PASSWORD as well",
+        ),
     ],
 )
 def test_mistakes_are_named_with_the_way_out(
@@ -147,3 +152,11 @@ def test_null_means_none_wherever_it_is_said(monkeypatch: pytest.MonkeyPatch, tm
     assert read.input.timestamp_field is None
     monkeypatch.setenv("ZMU_INPUT__TIMESTAMP_FIELD", "null")
     assert cli.read(Show, "show", []).input.timestamp_field is None
+
+
+def test_what_kubernetes_says_of_services_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "ZMU_PORT", "ZMU_SERVICE_HOST", "ZMU_WORKER_PORT_9108_TCP_ADDR", "ZMU_WORKER_SERVICE_PORT_METRICS",
+    ):
+        monkeypatch.setenv(name, "x")
+    assert show() == 0

@@ -57,8 +57,9 @@ def test_the_feature_that_is_off_has_the_largest_score(detector: Detector) -> No
 
 
 def test_extreme_inputs_stay_finite(detector: Detector) -> None:
-    x = np.array([[3e38, -3e38, 3e38], [1e30, 0, -1e30]], np.float32)
+    x = np.array([[3.4e38, -3.4e38, 3.4e38], [1e30, 0, -1e30]], np.float32)
     scores = detector.score(x)
+    assert np.isfinite(scores.feature_score_BF).all()
     assert np.isfinite(scores.anomaly_score_B).all()
     assert np.isfinite(scores.expected_BF).all()
     assert scores.anomalous_B.all()
@@ -74,6 +75,13 @@ def test_scaling_goes_there_and_back_and_never_clips() -> None:
     np.testing.assert_allclose(scaling.unscale(scaling.scale(x)), x, rtol=1e-6)
     assert scaling.scale(x)[1, 0] > 1e5
     np.testing.assert_allclose(scaling.fill_F, [0.4, 0.5], rtol=1e-6)
+
+
+def test_the_largest_float_on_the_smallest_span_stays_finite() -> None:
+    scaling = Scaling(offset=(0.0,), span=(1e-9,), median=(0.0,))
+    scaled = scaling.scale(np.array([[3.4e38], [-3.4e38]], np.float32))
+    assert np.isfinite(scaled).all()
+    assert (np.sign(scaled[:, 0]) == [1, -1]).all()
 
 
 @pytest.mark.parametrize("shape", [-0.3, 0.0, 0.4])

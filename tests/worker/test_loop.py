@@ -20,6 +20,7 @@ from worker.records import Record, event_id
 from worker.registry import Registry
 from worker.reload import Models
 from worker.settings import BatchSettings, ModelSettings, Settings
+from worker.source import Change
 
 
 class World:
@@ -36,10 +37,10 @@ class World:
         self.models = Models(
             self.registry, ModelSettings(registry=str(folder)), None, torch.device("cpu"), self.metrics
         )
-        self.models.first()
         heartbeat = Heartbeat(10)
+        self.models.first(heartbeat)
         checkpoint = AtLeastOnce(
-            self.source, self.sink, self.metrics, heartbeat, lambda: self.stopping(), self.slept.append
+            self.source, self.sink, self.metrics, heartbeat, lambda: self.stopping(), sleep=self.slept.append
         )
         self.loop = Loop(
             settings, self.source, checkpoint, self.models, self.metrics, heartbeat, lambda: self.stopping()
@@ -146,3 +147,23 @@ def test_a_registry_that_goes_away_costs_nothing_but_a_count(folder: Path) -> No
     world.loop.run_until_drained()
     assert world.source.committed == {0: 20}
     assert 'zmu_errors_total{stage="reload"' in world.exposition()
+
+
+def test_a_version_whose_files_come_late_is_taken(folder: Path) -> None:
+    world = World(folder, factory.records(factory.random_readings(20, 10)), batch=10)
+    factory.publish(folder, "v2")
+    weights = folder / "default" / "v2" / "model.safetensors"
+    weights.rename(folder / "late")
+    world.models.look()
+    assert not world.models.take()
+    (folder / "late").rename(weights)
+    world.models.look()
+    assert world.models.take()
+    assert world.models.current.version == "v2"
+
+
+def test_partitions_that_came_and_went_meanwhile_are_left_alone(folder: Path) -> None:
+    world = World(folder, factory.records(factory.random_readings(20, 10)))
+    world.loop._rebalance([Change("assigned", (0, 5)), Change("lost", (5,))])
+    assert 5 not in world.source.committed
+    assert 'partition="5"' not in world.exposition()

@@ -103,6 +103,15 @@ def test_timestamps(stamp: object, expected: int) -> None:
     assert batch.timestamp_ms_B.tolist() == [expected]
 
 
+def test_timestamps_of_kafka_itself() -> None:
+    decoder = ReadingDecoder(ReadingSchema(FEATURES, timestamp_field=None), Entities())
+    value = b'{"temperature": 1}'
+    stamped = [MemoryRecord("t", 0, i, stamp, b"a", value) for i, stamp in enumerate((-1, 5, 2**60))]
+    batch, (refusal,) = decoder.decode(stamped)
+    assert batch.timestamp_ms_B.tolist() == [0, 5]          # -1: the broker was told none
+    assert refusal.code == "bad_timestamp"
+
+
 def test_entities_by_key_by_field_or_by_none() -> None:
     value = b'{"temperature": 1, "machine": 12}'
     assert decode(value)[2].names == ["pump-1"]

@@ -8,6 +8,7 @@ from worker.records import Event, Record, Refusal
 from worker.sink import Message
 
 CE_TYPE = "io.zmu.anomaly.v1"
+NOTE_KEY_BYTES = 256
 OMITTED = "value.omitted_bytes"
 
 _encoder = msgspec.json.Encoder()
@@ -31,8 +32,7 @@ def dead_letter(topic: str, refusal: Refusal) -> Message:
     why = [("error.code", refusal.code.encode()), ("error.message", refusal.message.encode("utf-8", "replace"))]
     if refusal.feature is not None:
         why.append(("error.feature", refusal.feature.encode("utf-8", "replace")))
-    headers = [*_received(record), *why]
-    headers += [
+    why += [
         ("source.topic", record.topic.encode()),
         ("source.partition", str(record.partition).encode()),
         ("source.offset", str(record.offset).encode()),
@@ -40,9 +40,9 @@ def dead_letter(topic: str, refusal: Refusal) -> Message:
     ]
     # A tombstone stays one; Kafka wants a key beside it, and a tombstone without a key becomes an empty value.
     value = b"" if record.value is None and record.key is None else record.value
-    # The record still lies at its source: where this topic takes none so large, the note goes without it.
-    note = [*headers, (OMITTED, str(len(value or b"")).encode())]
-    return Message(topic, record.key, value, headers, Message(topic, record.key, b"", note))
+    # The record still lies at its source: where this topic takes none so large, only the note of it goes there.
+    note = Message(topic, (record.key or b"")[:NOTE_KEY_BYTES], b"", [*why, (OMITTED, str(len(value or b"")).encode())])
+    return Message(topic, record.key, value, [*_received(record), *why], note)
 
 
 def _received(record: Record) -> list[tuple[str, bytes]]:

@@ -181,6 +181,8 @@ class ReadingDecoder:
     def _timestamp(self, record: Record, field: object) -> int:
         name = self._schema.timestamp_field
         if name is None or field is None:
+            if record.timestamp > LATEST_MS:
+                raise Refused("bad_timestamp", f"Kafka's timestamp is {record.timestamp} ms, after the year 9999")
             return max(record.timestamp, 0)
         if isinstance(field, str):
             timestamp_ms = _parsed(name, field)
