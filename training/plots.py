@@ -21,7 +21,7 @@ from training.objective import ACTIVE_SHARE
 from worker.records import F64
 
 INK, FAINT = "#1f2933", "#9aa5b1"
-BLUE, ORANGE, RED, GREEN = "#2563eb", "#ea8a1f", "#c8352b", "#2f855a"
+BLUE, RED, GREEN = "#2563eb", "#c8352b", "#2f855a"
 STYLE: Any = {
     "svg.hashsalt": "zmu",              # the same report gives the same bytes
     "svg.fonttype": "none",             # text stays text: small, sharp, searchable
@@ -34,23 +34,24 @@ STYLE: Any = {
 }
 STILL = 0.01                            # squared spreads; a feature that moves less has nothing to explain
 BARS = 30                               # features drawn; the worst ones
+MOST = 1.5                              # share unexplained that fits on the axis
 
 
 def losses(looks: Sequence[Look], best: int) -> str:
     epochs = [look.epoch for look in looks]
     with rc_context(STYLE):
-        figure, (left, right) = _figure(7.2, 2.9, 2)
+        figure, (left, right) = _figure(7.2, 3.1, 2)
         left.plot(epochs, [look.train_reconstruction for look in looks], color=FAINT, marker=".", label="training")
         left.plot(epochs, [look.held_reconstruction for look in looks], color=BLUE, marker=".", label="held out")
         left.set_title("Reconstruction error", loc="left")
         right.plot(epochs, [look.train_kl for look in looks], color=FAINT, marker=".", label="training")
-        right.plot(epochs, [look.held_kl for look in looks], color=ORANGE, marker=".", label="held out")
+        right.plot(epochs, [look.held_kl for look in looks], color=BLUE, marker=".", label="held out")
         right.set_title("KL, nats", loc="left")
         for axes in (left, right):
             axes.axvline(epochs[best], color=GREEN, linewidth=1, linestyle="--", label="weights kept")
             axes.set_xlabel("epoch")
             axes.set_ylim(bottom=0)
-            axes.legend()
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return _uri(figure)
 
 
@@ -63,7 +64,8 @@ def scores(score_H: F64) -> str:
         axes.hist(positive_H, bins=list(edges), color=BLUE)
         axes.axvline(1.0, color=RED, linewidth=1.5)
         axes.annotate(
-            " threshold", (1.0, 1.0), xycoords=("data", "axes fraction"), color=RED, va="top", fontsize=10
+            "threshold", (1.0, 1.0), (5, 0), xycoords=("data", "axes fraction"), textcoords="offset points", color=RED,
+            va="top",
         )
         axes.set_xscale("log")
         axes.set_yscale("symlog", linthresh=1)
@@ -82,9 +84,15 @@ def feature_errors(features: Sequence[str], error_F: F64, constant_F: F64) -> st
     with rc_context(STYLE):
         figure, (axes,) = _figure(7.2, 0.8 + 0.24 * len(shown), 1)
         colours = [RED if share > 1 else BLUE for share in share_F[shown]]
-        axes.barh([_short(features[f]) for f in shown], np.minimum(share_F[shown], 1.5), color=colours, height=0.7)
+        axes.barh([_short(features[f]) for f in shown], np.minimum(share_F[shown], MOST), color=colours, height=0.7)
+        for bar, share in enumerate(share_F[shown]):
+            if share > MOST:                            # what the axis cuts off is told
+                axes.annotate(
+                    f"{share:.3g}", (MOST, bar), (-5, 0), textcoords="offset points", ha="right", va="center",
+                    color="white", fontsize=9,
+                )
         axes.axvline(1.0, color=FAINT, linewidth=1)
-        axes.set_xlim(0, 1.5)
+        axes.set_xlim(0, MOST)
         axes.set_xlabel("share unexplained: 0 is perfect, 1 is no better than the mean")
         axes.grid(axis="y", visible=False)
         axes.margins(y=0.01)

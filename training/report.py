@@ -40,7 +40,7 @@ main { max-width:880px; margin:0 auto; padding:24px 16px 64px }
 h1 { font-size:26px; margin:0 0 4px; overflow-wrap:anywhere } h2 { font-size:18px; margin:0 0 4px }
 p { margin:4px 0 12px } .soft { color:var(--soft) } code { font-size:14px; overflow-wrap:anywhere }
 section { background:#fff; border:1px solid var(--line); border-radius:10px; padding:18px 20px; margin-top:16px }
-img { display:block; width:100%; max-width:760px; height:auto; margin:8px 0 }
+img { display:block; width:100%; min-width:540px; max-width:760px; height:auto; margin:8px 0 }
 .badge { display:inline-block; border-radius:99px; padding:2px 12px; color:#fff; font-size:14px }
 .promoted { background:var(--green) } .refused { background:var(--red) } .waiting { background:var(--amber) }
 .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px; margin-top:16px }
@@ -49,7 +49,9 @@ img { display:block; width:100%; max-width:760px; height:auto; margin:8px 0 }
 .note { border-left:4px solid var(--amber) }
 .wide { overflow-x:auto } table { border-collapse:collapse; width:100%; font-size:14px }
 th,td { text-align:left; padding:6px 12px 6px 0; border-bottom:1px solid var(--line); vertical-align:top }
-td:first-child { overflow-wrap:anywhere } .yes { color:var(--green) } .no { color:var(--red); font-weight:600 }
+td:first-child,td:last-child { overflow-wrap:anywhere } td:first-child { min-width:76px }
+td:last-child { min-width:100px }
+.yes { color:var(--green) } .no { color:var(--red); font-weight:600 }
 details summary { cursor:pointer }
 </style></head><body><main>
 <h1>$name</h1>
@@ -113,17 +115,18 @@ def _gates(manifest: Manifest) -> str:
         verdict = '<span class="yes">passed</span>' if g.passed else '<span class="no">failed</span>'
         verdict = '<span class="soft">information</span>' if g.bound == "for information" else verdict
         value = "no number" if g.value is None else f"{g.value:.4g}"
-        rows.append((escape(g.name.replace("_", " ")), verdict, value, escape(g.bound), escape(g.detail)))
-    table = _table(("gate", "", "value", "bound", ""), rows)
+        bound = escape(g.bound) + (f'<div class="soft">{escape(g.detail)}</div>' if g.detail else "")
+        rows.append((escape(g.name.replace("_", " ")), verdict, value, bound))
+    table = _table(("gate", "", "value", "bound"), rows)
     return _section("Gates", "What a version must show before it may serve.", table)
 
 
 def _scores(manifest: Manifest, shown: HeldOut) -> str:
     tail = manifest.calibration.tail
     how = (
-        "The highest held-out score, or the order statistic that the asked rate names: too few readings for a tail fit."
+        "the highest held-out score, or the order statistic that the asked rate names: too few readings for a tail fit."
         if tail is None
-        else f"From a generalised Pareto tail over the highest {tail.rate:.1%} of the scores (shape {tail.shape:.2f})."
+        else f"from a generalised Pareto tail over the highest {tail.rate:.1%} of the scores (shape {tail.shape:.2f})."
     )
     return _section(
         "Scores of held-out readings",
@@ -163,8 +166,8 @@ def _latents(share_L: F64) -> list[str]:
     return [
         _section(
             "Latents",
-            f"{active} of {len(share_L)} are active: they tell readings apart. Grey ones say nothing; that is no harm "
-            "while the features are explained.",
+            f"{active} of {len(share_L)} are active, above the dashed line: they tell readings apart. Grey ones say "
+            "nothing; that is no harm while the features are explained.",
             _image(plots.latents(share_L), "Signal share by latent"),
         )
     ]
@@ -200,7 +203,7 @@ def _learnt_from(manifest: Manifest) -> str:
     rows = [
         (escape(f"{r.topic}, partition {r.partition}"), f"offsets {r.start:,} to {r.end:,}") for r in training.source
     ]
-    rows += [(escape(file), "whole file") for file in training.files]
+    rows += [("file", escape(file)) for file in training.files]
     if training.first_timestamp_ms is not None and training.last_timestamp_ms is not None:
         rows.append(("time", f"{rfc3339(training.first_timestamp_ms)} to {rfc3339(training.last_timestamp_ms)}"))
     rows += [(f"left out: {escape(reason)}", f"{count:,} readings") for reason, count in training.left_out.items()]
@@ -225,14 +228,16 @@ def _flat(settings: dict[str, object], prefix: str = "") -> Iterable[tuple[str, 
 
 
 def _section(title: str, text: str, body: str) -> str:
-    return f'<section><h2>{escape(title)}</h2><p class="soft">{escape(text)}</p>{body}</section>'
+    told = f'<p class="soft">{escape(text)}</p>' if text else ""
+    return f"<section><h2>{escape(title)}</h2>{told}{body}</section>"
 
 
 def _image(uri: str, alt: str) -> str:
-    return f'<img src="{uri}" alt="{escape(alt)}">'
+    # On a phone it scrolls: shrunk, its text could not be read.
+    return f'<div class="wide"><img src="{uri}" alt="{escape(alt)}"></div>'
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    top = "".join(f"<th>{cell}</th>" for cell in head)
+    top = "<thead><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr></thead>" if any(head) else ""
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
