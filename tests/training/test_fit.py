@@ -9,9 +9,9 @@ import torch
 from tests.training import machine
 from training import dataset, fit, outcome
 from training.fit import Fitted, Inputs
-from training.objective import active_units
+from training.objective import active_units, loss, weights_for
 from training.progress import Progress, Stopped
-from training.settings import TrainingSettings
+from training.settings import Objective, TrainingSettings
 from worker.baselines import PCA, ZChart
 from worker.errors import TrainingError
 from worker.model import VAE
@@ -28,9 +28,19 @@ def inputs(n: int = 1500, seed: int = 0, missing: float = 0.0) -> Inputs:
     return fit.inputs(x_NF, scaling, CPU)
 
 
-def fitted(train: Inputs | None = None, progress: Progress | None = None, **settings: object) -> Fitted:
+def in_step(n: int, sign: int) -> Inputs:
+    """Four features that rise together; with sign -1 two of them fall instead."""
+    swing_N1 = torch.linspace(-0.3, 0.3, n)[:, None]
+    x_NF = 0.5 + swing_N1 * torch.tensor([1.0, sign, 1.0, sign])
+    return Inputs(x_NF, torch.ones_like(x_NF, dtype=torch.bool))
+
+
+def fitted(
+    train: Inputs | None = None, held: Inputs | None = None, progress: Progress | None = None, **settings: object
+) -> Fitted:
     asked = TrainingSettings(**(QUICK | settings))  # type: ignore[arg-type]
-    return fit.fit(train or inputs(), inputs(300, seed=9), asked, CPU, progress or Progress(io.StringIO()))
+    progress = progress or Progress(io.StringIO())
+    return fit.fit(train or inputs(), held or inputs(300, seed=9), asked, CPU, progress)
 
 
 def unexplained(model: torch.nn.Module, held: Inputs) -> float:
@@ -60,11 +70,23 @@ def test_a_seed_repeats_a_run_and_leaves_torch_alone() -> None:
 
 
 def test_it_stops_early_and_keeps_the_best() -> None:
-    found = fitted(inputs(40), min_steps=4000, learning_rate=0.03, objective={"kl_weight": 0.0})
-    assert found.steps < 4000
+    # It starts at the mean. What it learns of features that rise together is wrong of those that do not.
+    train, held = in_step(32, +1), in_step(100, -1)
+    objective = Objective(kl_weight=0.0)
+    found = fitted(train, held, epochs=200, min_steps=0, objective=objective)
+    assert found.steps < 200
     totals = [look.held_total for look in found.looks]
     assert found.best == int(np.argmin(totals))
     assert len(totals) - 1 - found.best == 3
+    assert totals[-1] > 1.01 * totals[found.best]
+
+    torch.manual_seed(1)                                # of the settings: the draws that the looks were taken with
+    with torch.no_grad():
+        out = found.model(held.x_BD)
+        kept = loss(
+            out, held.x_BD, objective, weight_D=weights_for(objective, train.x_BD), present_BD=held.present_BD
+        )
+    assert float(kept.total) == pytest.approx(totals[found.best], rel=1e-5)
 
 
 def test_missing_values_are_not_learnt() -> None:
