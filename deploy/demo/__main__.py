@@ -1,164 +1,19 @@
-"""`make demo`: Kafka, a plant, a training, a worker, and what it finds, live.
-
-Kafka starts; the plant writes normal history into the topic and lives on; zmu-training makes a model from the topic;
-zmu-worker serves it, as a process of its own; we break pumps and watch. Ctrl-C ends it all, in order.
-"""
+"""`make demo`: Kafka, a plant, a training, a worker, and what it finds, live. Ctrl-C ends it all, in order."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import signal
-import socket
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
-
-from deploy.demo.broker import free_port
-from deploy.demo.feed import Feed
-from deploy.demo.kafka import DemoKafka, running
-from deploy.demo.live import LivePlant
-from deploy.demo.plant import write_until
-from deploy.demo.programs import Worker, train
-from deploy.demo.pumps import Pumps
-from deploy.demo.scenario import LIVE_SECONDS, PUMPS
-from deploy.demo.summary import print_summary
-from deploy.demo.watch import watch
-from worker.errors import UserError
-
-PROGRAM = "python -m deploy.demo"
-_INTERVAL_SECONDS = 0.2
-_METRICS_PORT = 9108
-# Larger steps than by default: seconds count here more than the last bit of loss.
-_TRAINING = {"ZMU_TRAINING__BATCH_SIZE": "128", "ZMU_TRAINING__TARGET_RATE": "0.0001"}
+from deploy.demo.interrupt import Interrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    console = Console(highlight=False)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler), signal.getsignal(signal.SIGINT)
-    try:
-        with contextlib.ExitStack() as leaving:
-            try:
-                run(args, console, leaving)
-            finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)    # impatience must leave no process behind
-    except KeyboardInterrupt:
-        console.print("ended before it was ready")
-        return 130
-    except UserError as error:
-        console.print(f"{PROGRAM}: {error}", style="red", markup=False, soft_wrap=True)
-        return error.exit_code
-    finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
-    return 0
+    with Interrupt() as interrupt:
+        # Imports take most of a second, in which one may think better of it.
+        from deploy.demo import run
 
-
-def run(args: argparse.Namespace, console: Console, leaving: contextlib.ExitStack) -> None:
-    begin = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="zmu-demo-"))
-    with _step(console, "Kafka: starting (the first time it is fetched: 44 MB)") as step:
-        kafka = leaving.enter_context(running())
-        step.done(kafka.what)
-
-    with _step(console, f"plant: writing {args.history_seconds:.0f} s of normal history") as step:
-        history_ms = round(args.history_seconds * 1000)
-        pumps = Pumps(PUMPS, args.seed, round(time.time() * 1000) - history_ms, _INTERVAL_SECONDS)
-        feed = leaving.enter_context(contextlib.closing(Feed(kafka.settings, kafka.input)))
-        write_until(pumps, feed, round(time.time() * 1000))
-        step.done(f"{feed.sent:,} normal readings of {PUMPS} pumps in topic {kafka.input}")
-    live = LivePlant(pumps, feed).start()
-    leaving.callback(live.close)
-
-    settings = _settings(kafka, folder)
-    with _step(console, "training: reading the topic") as step:
-        train(settings | _TRAINING, folder / "training.log", lambda line: step.progress(f"training: {line}"))
-        step.done("model trained, calibrated and published from the topic")
-
-    with _step(console, "worker: starting") as step:
-        port = _metrics_port()
-        worker = Worker({**settings, "ZMU_HTTP__PORT": str(port)}, port, folder / "worker.log")
-        leaving.callback(worker.stop)
-        worker.wait_ready()
-        step.done(f"zmu-worker is scoring; metrics: {worker.metrics_url}")
-
-    ready_seconds = time.monotonic() - begin
-    console.print(f"ready after {ready_seconds:.0f} s; the model, its report and the logs: {folder}", soft_wrap=True)
-    seconds = None if args.forever else args.seconds
-    view = watch(console, kafka, pumps, live, worker, args.seed, seconds)
-    print_summary(console, view)
-
-
-def _settings(kafka: DemoKafka, folder: Path) -> dict[str, str]:
-    """Of both programs, as an operator would set them."""
-    return {
-        **kafka.environment(),
-        "ZMU_INPUT__GROUP_ID": f"{kafka.input}-demo",
-        "ZMU_MODEL__REGISTRY": str(folder / "models"),
-        "ZMU_MODEL__NAME": "pumps",
-        "ZMU_DEVICE": "cpu",            # small enough; a GPU's start would take longer than the training
-        "ZMU_LOG__FORMAT": "console",
-    }
-
-
-def _metrics_port() -> int:
-    """The usual one where it is free."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", _METRICS_PORT))
-        except OSError:
-            return free_port("0.0.0.0")
-    return _METRICS_PORT
-
-
-class _Step:
-    """One step of the preparation: what goes on, then what came of it."""
-
-    def __init__(self, console: Console, status: Status | None) -> None:
-        self._console = console
-        self._status = status
-        self._begin = time.monotonic()
-
-    def progress(self, text: str) -> None:
-        if self._status is not None and text.strip():
-            self._status.update(escape(text[: self._console.width - 4]))
-
-    def done(self, text: str) -> None:
-        seconds = time.monotonic() - self._begin
-        self._console.print(f"[green]✓[/] {escape(text)} [dim]({seconds:.1f} s)[/]", soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _step(console: Console, text: str) -> Iterator[_Step]:
-    if console.is_terminal:
-        with console.status(escape(text)) as status:
-            yield _Step(console, status)
-    else:
-        console.print(f"… {text}")
-        yield _Step(console, None)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="A real Kafka, simulated pumps, a training and a worker; then pumps break and zmu finds it. With "
-        "ZMU_KAFKA__BOOTSTRAP_SERVERS set it uses that Kafka, in topics of its own that go at the end.",
-    )
-    parser.add_argument("--forever", action="store_true", help="run on, with random faults, until Ctrl-C")
-    parser.add_argument("--seconds", type=float, default=LIVE_SECONDS, help="of watching (%(default).0f)")
-    parser.add_argument(
-        "--history-seconds", type=float, default=600.0, help="normal history to train on (%(default).0f)"
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of the plant (%(default)s)")
-    return parser
+        return run.main(argv, interrupt)
 
 
 if __name__ == "__main__":

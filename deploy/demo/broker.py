@@ -133,7 +133,11 @@ class EmbeddedBroker:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except KeyboardInterrupt:       # an error leaves its log to be read
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()

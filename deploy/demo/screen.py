@@ -20,6 +20,7 @@ from deploy.demo.view import View, culprits, fault_name, verdict_of
 _BARS = "▁▂▃▄▅▆▇█"
 _ROOM_FOR_FAULTS = 34           # lines
 _ROOM_FOR_ALL = 110             # columns
+_SHORTEST_TRACE_SECONDS = 8     # a column each
 _VERDICTS: dict[Verdict, tuple[str, str]] = {
     "coming": ("dim", "coming"),
     "watching": ("yellow", "watching"),
@@ -57,9 +58,10 @@ class Screen:
             rows.append(Layout(_faults(view), size=min(len(view.referee.outcomes), 8) + 4))
         rows.append(Layout(_footer(view), size=1))
         page.split_column(*rows)
+        vitals_columns = 37 if self._console.width >= _ROOM_FOR_ALL else 34
         page["plant"].split_row(
-            Layout(_machines(view, max(8, min(self._console.width - 93, 30))), ratio=1),
-            Layout(_vitals(view), size=37 if self._console.width >= _ROOM_FOR_ALL else 31),
+            Layout(_machines(view, min(self._console.width - 90, 30)), ratio=1),
+            Layout(_vitals(view, vitals_columns), size=vitals_columns),
         )
         return page
 
@@ -85,33 +87,37 @@ def _machines(view: View, trace_seconds: int) -> RenderableType:
     table.add_column("machine", no_wrap=True, min_width=7)
     table.add_column("state", no_wrap=True, min_width=10)
     table.add_column("score", no_wrap=True, min_width=5, justify="right")
-    table.add_column(f"last {trace_seconds} s", no_wrap=True)
+    if trace_seconds >= _SHORTEST_TRACE_SECONDS:
+        table.add_column(f"last {trace_seconds} s", no_wrap=True)
     table.add_column("what we broke", no_wrap=True, ratio=1)
     for entity in view.entities:
         score = view.scores.now(entity, view.now_ms)
         style = _score_style(score)
         fault = view.referee.fault_of(entity, view.now_ms)
         state = "normal" if score is None else ("critical" if score >= 2 else "warning")
-        table.add_row(
-            entity,
+        cells = [
+            Text(entity),
             Text(f"● {state}", style),
             Text("< 1" if score is None else _number(score), style if score else "dim"),
-            _trace(view.scores.last(entity, view.now_ms, trace_seconds)),
             Text("" if fault is None else fault_name(fault), "magenta"),
-        )
+        ]
+        if trace_seconds >= _SHORTEST_TRACE_SECONDS:
+            cells.insert(-1, _trace(view.scores.last(entity, view.now_ms, trace_seconds)))
+        table.add_row(*cells)
     return Panel(table, title="machines", title_align="left", box=box.ROUNDED, border_style="dim")
 
 
-def _vitals(view: View) -> RenderableType:
+def _vitals(view: View, columns: int) -> RenderableType:
     vitals = view.vitals
+    name_columns = len("dead letters")
     grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True, min_width=name_columns)
+    grid.add_column(justify="right", no_wrap=True, max_width=columns - name_columns - 5)     # frame and gaps
     for name, value in (
         ("throughput", Text(f"{vitals.readings_per_second:,.0f} readings/s", "bold")),
         ("lag", Text(f"{vitals.lag_records:,.0f} records", "bold" if vitals.lag_records < 1000 else "bold yellow")),
-        ("latency", f"{_duration(vitals.latency_p50_seconds)} · p99 {_duration(vitals.latency_p99_seconds)}"),
-        ("score", f"{_number(vitals.score_p50)} · p99 {_number(vitals.score_p99)}"),
+        ("latency", f"{_duration(vitals.latency_p50_seconds)}, p99 {_duration(vitals.latency_p99_seconds)}"),
+        ("score", f"{_number(vitals.score_p50)}, p99 {_number(vitals.score_p99)}"),
         ("scored", f"{vitals.scored:,.0f} readings"),
         ("anomalous", f"{vitals.anomalies:,.0f} readings"),
         ("dead letters", f"{vitals.dead_lettered:,.0f}"),

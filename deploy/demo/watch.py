@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 
 from deploy.demo.faults import Fault
+from deploy.demo.interrupt import Interrupt
 from deploy.demo.kafka import DemoKafka
 from deploy.demo.lines import Lines
 from deploy.demo.live import LivePlant
@@ -28,9 +29,17 @@ _AHEAD_MS = 5_000               # how long before its start a fault is made know
 
 
 def watch(
-    console: Console, kafka: DemoKafka, pumps: Pumps, live: LivePlant, worker: Worker, seed: int, seconds: float | None
+    console: Console,
+    kafka: DemoKafka,
+    pumps: Pumps,
+    live: LivePlant,
+    worker: Worker,
+    seed: int,
+    seconds: float | None,
+    interrupt: Interrupt,
 ) -> View:
-    """For so many seconds, or, with None, until Ctrl-C; Ctrl-C ends either. Returns the last view.
+    """For so many seconds, or, with None, until Ctrl-C, which `interrupt` must remember; it ends either. Returns the
+    last view.
 
     Raises what ended the plant or the worker, if something did.
     """
@@ -50,10 +59,10 @@ def watch(
         )
 
     next_scrape_seconds = 0.0
-    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(kafka.anomalies()) as consumer, (
+    with contextlib.closing(kafka.anomalies()) as consumer, (
         Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
     ) as display:
-        while end_ms is None or _now_ms() < end_ms:
+        while not interrupt.asked and (end_ms is None or _now_ms() < end_ms):
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
                     event = msgspec.json.decode(record.value, type=Event)

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
+from tests.programs import until
+
 ROOT = Path(__file__).parents[2]
 MARK = "ZMU_TEST_DEMO"              # in the environment of every process of a demo
 SHORT = ["--history-seconds", "150"]
@@ -44,6 +46,16 @@ class Demo:
             if match := re.search(pattern, line):
                 return match
         pytest.fail(f"the demo ended without saying {pattern}:\n{self.said}")
+
+    def wait_until_it_heeds(self, number: signal.Signals) -> None:
+        """Returns when it has set a handler for the signal."""
+        status = Path(f"/proc/{self.process.pid}/status")
+
+        def heeds() -> bool:
+            caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
+            return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+        until(heeds, 60)
 
     def end(self) -> int:
         assert self.process.stdout is not None
@@ -109,12 +121,53 @@ def test_ctrl_c_ends_it_in_order(demos: list[Demo]) -> None:
     assert demo.left_behind() == []
 
 
-def test_ctrl_c_before_it_is_ready(demos: list[Demo]) -> None:
+def test_ctrl_c_before_it_has_begun(demos: list[Demo]) -> None:
     demo = Demo()
     demos.append(demo)
-    demo.wait_for("training")
+    demo.wait_until_it_heeds(signal.SIGTERM)
     demo.process.send_signal(signal.SIGINT)
     assert demo.end() == 130, demo.said
+    assert "Traceback" not in demo.said
+
+
+def test_ctrl_c_while_kafka_starts(demos: list[Demo], tmp_path: Path) -> None:
+    demo = Demo(TMPDIR=str(tmp_path))
+    demos.append(demo)
+    demo.wait_for("Kafka: starting")
+    until(lambda: bool(list(tmp_path.glob("zmu-kafka-*"))), 60, lambda: demo.said)
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.end() == 130, demo.said
+    assert "Traceback" not in demo.said
+    assert demo.left_behind() == []
+    assert list(tmp_path.glob("zmu-kafka-*")) == []
+
+
+@pytest.mark.parametrize("moment", ["plant: writing", "training: reading", "worker: starting"])
+def test_ctrl_c_before_it_is_ready(
+    broker: str, admin: KafkaAdminClient, demos: list[Demo], moment: str
+) -> None:
+    before = set(admin.list_topics())
+    demo = Demo(*SHORT, ZMU_KAFKA__BOOTSTRAP_SERVERS=broker)
+    demos.append(demo)
+    demo.wait_for(moment)
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.end() == 130, demo.said
+    assert "Traceback" not in demo.said
+    assert demo.said.endswith("ended before it was ready\n")
+    assert demo.left_behind() == []
+    assert set(admin.list_topics()) - before <= {"__consumer_offsets"}
+
+
+def test_ctrl_c_again_and_again(broker: str, demos: list[Demo]) -> None:
+    demo = Demo("--forever", *SHORT, ZMU_KAFKA__BOOTSTRAP_SERVERS=broker)
+    demos.append(demo)
+    demo.wait_for("we broke it")
+    while demo.process.poll() is None:
+        demo.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert demo.end() == 0, demo.said
+    assert "Traceback" not in demo.said
+    assert "faults injected" in demo.said
     assert demo.left_behind() == []
 
 

@@ -1,4 +1,4 @@
-"""What README.md tells a newcomer to type, typed: the five steps to a topic of one's own, and the model's snippet."""
+"""What README.md tells a newcomer to type, typed: steps to a topic of one's own, recordings, the model's snippet."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tests.documents import README, ROOT, blocks, commands
 from tests.programs import until
 
 STEPS = "From zero to your own topic"
+RECORDINGS = "Recordings"
 INSTALL = ["python3 -m venv .venv", ". .venv/bin/activate", "pip install '.[training]'"]    # tests/test_packaging.py
 STAY = ("zmu-worker run", "python -m kafka.consumer")                                       # until they are ended
 
@@ -35,7 +36,7 @@ class Newcomer:
     def __init__(self, folder: Path, names: dict[str, str]) -> None:
         self.folder, self._names = folder, names
         bare = {name: value for name, value in os.environ.items() if not name.startswith("ZMU_")}
-        self._environment = {
+        self.environment = {
             **bare,
             "PATH": f"{sysconfig.get_path('scripts')}:{Path(sys.executable).parent}:{bare['PATH']}",
             "PYTHONUNBUFFERED": "1",
@@ -60,7 +61,7 @@ class Newcomer:
             with urllib.request.urlopen(f"http://{line.removeprefix('curl -s ')}", timeout=5) as answer:
                 return str(answer.read().decode())
         done = subprocess.run(
-            ["bash", "-euc", line], cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=200
+            ["bash", "-euc", line], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=200
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -70,7 +71,7 @@ class Newcomer:
             return subprocess.Popen(
                 shlex.split(line),
                 cwd=self.folder,
-                env=self._environment,
+                env=self.environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -104,6 +105,9 @@ def newcomer(broker: str, topic: Callable[..., str], tmp_path: Path) -> Iterator
     made.leaves()
 
 
+FEATURES = ("temperature", "pressure", "vibration")
+
+
 def press_readings(n: int) -> list[bytes]:
     """Three presses whose sensors follow their load."""
     rng = np.random.default_rng(7)
@@ -121,6 +125,28 @@ def press_readings(n: int) -> list[bytes]:
             }
         )
     return [json.dumps(row).encode() for row in rows]
+
+
+def recording() -> str:
+    """A table as a press's logger keeps it, with a label."""
+    rows = [json.loads(value) for value in press_readings(1500)]
+    lines = [f"{r['timestamp']},{r['temperature']},{r['pressure']},{r['vibration']},0" for r in rows]
+    return "\n".join(["timestamp,temperature,pressure,vibration,anomaly", *lines]) + "\n"
+
+
+def test_a_recording_without_kafka_and_into_it(newcomer: Newcomer, broker: str) -> None:
+    newcomer.environment |= {"ZMU_KAFKA__BOOTSTRAP_SERVERS": broker, "PYTHONPATH": str(ROOT)}
+    (newcomer.folder / "recording.csv").write_text(recording())
+    typed = [c for block in blocks(README) if block.section == RECORDINGS for c in commands(block.text)]
+    for command in typed:
+        newcomer.types(command)
+    assert [command.split(" --")[0] for command in typed] == [
+        "zmu-training run", "zmu-worker score recording.csv > scores.csv", "python -m deploy.demo.plant",
+    ]
+    assert len((newcomer.folder / "scores.csv").read_text().splitlines()) == 1 + 1500
+    replayed = kafka.contents(broker, newcomer.here("press-readings"))
+    assert len(replayed) == 1500
+    assert all(json.loads(record.value).keys() == {"timestamp", *FEATURES} for record in replayed)
 
 
 def test_five_steps_to_a_topic_of_ones_own(newcomer: Newcomer, broker: str) -> None:

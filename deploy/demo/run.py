@@ -1,0 +1,140 @@
+"""The demo from its first step to its summary.
+
+Kafka starts; the plant writes normal history into the topic and lives on; zmu-training makes a model from the topic;
+zmu-worker serves it, as a process of its own; we break pumps and watch. Ctrl-C ends it all, in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from deploy.demo.broker import free_port
+from deploy.demo.feed import Feed
+from deploy.demo.interrupt import ENDED_EARLY, Interrupt
+from deploy.demo.kafka import DemoKafka, running
+from deploy.demo.live import LivePlant
+from deploy.demo.plant import write_until
+from deploy.demo.programs import Worker, train
+from deploy.demo.pumps import Pumps
+from deploy.demo.scenario import LIVE_SECONDS, PUMPS
+from deploy.demo.steps import Steps
+from deploy.demo.summary import print_summary
+from deploy.demo.view import View
+from deploy.demo.watch import watch
+from worker.errors import UserError
+
+PROGRAM = "python -m deploy.demo"
+_INTERVAL_SECONDS = 0.2
+_METRICS_PORT = 9108
+# Fewer and larger steps than by default: seconds count here more than the last bit of loss.
+_TRAINING = {
+    "ZMU_TRAINING__BATCH_SIZE": "128",
+    "ZMU_TRAINING__LEARNING_RATE": "0.003",
+    "ZMU_TRAINING__EPOCHS": "5",
+    "ZMU_TRAINING__MIN_STEPS": "800",
+    "ZMU_TRAINING__TARGET_RATE": "0.0001",
+}
+
+
+def main(argv: Sequence[str] | None, interrupt: Interrupt) -> int:
+    args = _parser().parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        with contextlib.ExitStack() as leaving:
+            try:
+                interrupt.raising()
+                view = run(args, console, interrupt, leaving)
+            finally:
+                interrupt.remembering()                 # impatience must leave no process behind
+            print_summary(console, view)
+    except KeyboardInterrupt:
+        console.show_cursor()
+        console.print("ended before it was ready")
+        return ENDED_EARLY
+    except UserError as error:
+        console.print(f"{PROGRAM}: {error}", style="red", markup=False, soft_wrap=True)
+        return error.exit_code
+    return 0
+
+
+def run(args: argparse.Namespace, console: Console, interrupt: Interrupt, leaving: contextlib.ExitStack) -> View:
+    begin = time.monotonic()
+    step = Steps(console, interrupt)
+    folder = Path(tempfile.mkdtemp(prefix="zmu-demo-"))
+    with step("Kafka: starting (the first time it is fetched: 44 MB)") as shown:
+        kafka = leaving.enter_context(running())
+        shown.done(kafka.what)
+
+    with step(f"plant: writing {args.history_seconds:.0f} s of normal history") as shown:
+        history_ms = round(args.history_seconds * 1000)
+        pumps = Pumps(PUMPS, args.seed, round(time.time() * 1000) - history_ms, _INTERVAL_SECONDS)
+        feed = leaving.enter_context(contextlib.closing(Feed(kafka.settings, kafka.input)))
+        write_until(pumps, feed, round(time.time() * 1000))
+        shown.done(f"{feed.sent:,} normal readings of {PUMPS} pumps in topic {kafka.input}")
+    live = LivePlant(pumps, feed).start()
+    leaving.callback(live.close)
+
+    settings = _settings(kafka, folder)
+    with step("training: reading the topic") as shown:
+        train(settings | _TRAINING, folder / "training.log", lambda line: shown.progress(f"training: {line}"))
+        shown.done("model trained, calibrated and published from the topic")
+
+    with step("worker: starting") as shown:
+        port = _metrics_port()
+        worker = Worker({**settings, "ZMU_HTTP__PORT": str(port)}, port, folder / "worker.log")
+        leaving.callback(worker.stop)
+        worker.wait_ready()
+        shown.done(f"zmu-worker is scoring; metrics: {worker.metrics_url}")
+
+    interrupt.remembering()
+    ready_seconds = time.monotonic() - begin
+    console.print(f"ready after {ready_seconds:.0f} s; the model, its report and the logs: {folder}", soft_wrap=True)
+    seconds = None if args.forever else args.seconds
+    return watch(console, kafka, pumps, live, worker, args.seed, seconds, interrupt)
+
+
+def _settings(kafka: DemoKafka, folder: Path) -> dict[str, str]:
+    """Of both programs, as an operator would set them."""
+    return {
+        **kafka.environment(),
+        "ZMU_INPUT__GROUP_ID": f"{kafka.input}-demo",
+        "ZMU_MODEL__REGISTRY": str(folder / "models"),
+        "ZMU_MODEL__NAME": "pumps",
+        "ZMU_DEVICE": "cpu",            # small enough; a GPU's start would take longer than the training
+        "ZMU_LOG__FORMAT": "console",
+    }
+
+
+def _metrics_port() -> int:
+    """The usual one where it is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", _METRICS_PORT))
+        except OSError:
+            return free_port("0.0.0.0")
+    return _METRICS_PORT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="A real Kafka, simulated pumps, a training and a worker; then pumps break and zmu finds it. With "
+        "ZMU_KAFKA__BOOTSTRAP_SERVERS set it uses that Kafka, in topics of its own that go at the end.",
+    )
+    parser.add_argument("--forever", action="store_true", help="run on, with random faults, until Ctrl-C")
+    parser.add_argument("--seconds", type=float, default=LIVE_SECONDS, help="of watching (%(default).0f)")
+    parser.add_argument(
+        "--history-seconds", type=float, default=600.0, help="normal history to train on (%(default).0f)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the plant (%(default)s)")
+    return parser
+
