@@ -137,4 +137,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the plant (%(default)s)")
     return parser
-
