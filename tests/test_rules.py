@@ -21,8 +21,13 @@ ROOT = Path(__file__).parents[1]
 LINES = 300
 LONG: set[str] = set()              # files longer than that, each with a reason beside it
 
-WORKER_KAFKA = {"worker.brokers", "worker.checkpoint", "worker.sink", "worker.source"}
-PURE = {"worker.detector", "worker.model", "worker.reconstructor", "worker.scaling", "worker.calibration"}
+WORKER_KAFKA = {
+    "worker.brokers", "worker.checkpoint", "worker.sink", "worker.source", "worker.statestore", "worker.statetopic",
+}
+PURE = {
+    "worker.detector", "worker.model", "worker.reconstructor", "worker.scaling", "worker.calibration", "worker.windows",
+    "worker.chart", "worker.alarm", "worker.state", "worker.incidents", "worker.quality",
+}
 
 # design.md: names that dashboards, alerts and scripts are written against. Kind and labels, without the prefix.
 CONTRACT: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -14,8 +14,11 @@ import scipy.stats
 
 from worker.artifact import Artifact
 from worker.calibration import Calibration, Tail
-from worker.detector import Detector
-from worker.records import F32, F64
+from worker.chart import Charted
+from worker.detector import AT_ONCE, Detector
+from worker.records import F64, Batch, Bools
+from worker.state import States
+from worker.visits import Visits
 
 MAD_TO_STD = 1.4826                     # of a normal distribution
 CENTRAL = 0.99                          # share of residuals that their root mean square is taken of
@@ -24,42 +27,97 @@ UPPER = 256                             # the highest scores are all kept; below
 
 TAIL_SHARES = (0.02, 0.05, 0.1)         # of the scores, that a tail is fitted to: the smallest with enough in it
 ENOUGH = 50                             # exceedances; fewer leave the shape anybody's guess
+FEW = 500                               # rows under which a chart's scores say little of their tail
+FEW_MARGIN = 3.0
+LEAST_MEAN = 0.5                        # of the spread that the mean deviation has where deviations are independent
 SHAPE_BOUND = 0.5                       # beyond it a tail has no variance, or ends abruptly
 
 
-def residual_scale(detector: Detector, x_HF: F32, min_spread: float) -> F64:
+def with_calibration(artifact: Artifact, held: Batch, target_rate: float, min_spread: float) -> Artifact:
+    """The artifact with its scales, and then its threshold, taken from held-out readings in order by entity.
+
+    One step after the other, as each is measured in units of the one before.
+    """
+    residual_HF, full_H = _residuals(artifact, held)
+    judged_H = full_H & ~np.isnan(residual_HF).all(1)
+    chart = artifact.manifest.chart
+    scale_F = (robust_scale if chart is None else root_mean_square)(residual_HF[judged_H], min_spread)
+    artifact = _with(artifact, residual_scale=tuple(scale_F.tolist()))
+    unit_HF = residual_HF / scale_F
+    if chart is not None:
+        mean_HF = _charted(artifact, held, unit_HF, judged_H).mean_BF
+        if mean_HF is not None:
+            mean_scale_F = root_mean_square(np.where(judged_H[:, None], mean_HF, np.nan), LEAST_MEAN * chart.mean_std)
+            artifact = _with(artifact, mean_scale=tuple(mean_scale_F.tolist()))
+    raw_H = _charted(artifact, held, unit_HF, judged_H).raw_B[judged_H]
+    # One feature a single residual scale off is no anomaly; a chart's score is in such units itself.
+    least = 1 / held.x_BF.shape[1] if chart is None else 1.0
+    margin = 1.0 if chart is None else FEW_MARGIN
+    return _with(artifact, calibration=calibration_of(raw_H, target_rate, least, margin))
+
+
+def robust_scale(residual_HF: F64, min_spread: float) -> F64:
     """By feature, in scaled units: how far held-out readings are from what the model expects.
 
     The larger of 1.4826·MAD about 0 and the root mean square of the central 99 %: the first alone is 0 for a feature
     that seldom moves, the second alone follows a few faults. At least min_spread, so that nothing blows up.
     """
-    _, residual_HF = detector.residuals(x_HF)
     size_HF = np.abs(residual_HF)
     absent_F = np.isnan(size_HF).all(0)
     size_HF[:, absent_F] = 0.0
     by_median_F = MAD_TO_STD * np.nanmedian(size_HF, axis=0)
     most_F = np.nanquantile(size_HF, CENTRAL, axis=0)
     central_HF = np.where(size_HF <= most_F, size_HF, np.nan)
-    by_square_F = np.sqrt(np.nanmean(central_HF**2, axis=0))
-    return np.asarray(np.maximum(np.maximum(by_median_F, by_square_F), min_spread))
+    return np.asarray(np.maximum(np.maximum(by_median_F, root_mean_square(central_HF, 0.0)), min_spread))
 
 
-def calibrate(detector: Detector, x_HF: F32, target_rate: float) -> Calibration:
-    """Threshold and p-values from the raw scores of held-out normal readings."""
-    return calibration_of(detector.score(x_HF).raw_B, target_rate, least=1 / x_HF.shape[1])
+def root_mean_square(residual_HF: F64, least: float) -> F64:
+    """By feature, over what is there; at least `least`."""
+    present_HF = ~np.isnan(residual_HF)
+    square_F = (np.where(present_HF, residual_HF, 0.0) ** 2).sum(0) / np.maximum(present_HF.sum(0), 1)
+    return np.asarray(np.maximum(np.sqrt(square_F), least))
 
 
-def calibration_of(raw_H: F64, target_rate: float, least: float = 0.0) -> Calibration:
+def _residuals(artifact: Artifact, held: Batch) -> tuple[F64, Bools]:
+    detector = Detector(artifact)
+    states = _room(detector, held)
+    parts = []
+    for start in range(0, len(held), AT_ONCE):
+        batch = held.take(slice(start, start + AT_ONCE))
+        parts.append(detector.residuals(batch, states, Visits.of(batch.entity_B)))
+    return np.concatenate([part.residual_BF for part in parts]), np.concatenate([part.full_B for part in parts])
+
+
+def _charted(artifact: Artifact, held: Batch, unit_HF: F64, judged_H: Bools) -> Charted:
+    detector = Detector(artifact)
+    return detector.charted(unit_HF, _room(detector, held), Visits.of(held.entity_B), judged_H)
+
+
+def _room(detector: Detector, batch: Batch) -> States:
+    states = detector.states()
+    states.reserve(int(batch.entity_B.max(initial=-1)) + 1)
+    return states
+
+
+def _with(artifact: Artifact, **changes: object) -> Artifact:
+    return Artifact(artifact.manifest.model_copy(update=changes), artifact.model)
+
+
+def calibration_of(raw_H: F64, target_rate: float, least: float = 0.0, few_margin: float = 1.0) -> Calibration:
     """Peaks over threshold for the tail (Siffer et al. 2017), the empirical distribution for the rest.
 
     With too few scores for a fit, the conformal quantile: the order statistic ⌈(n+1)(1−rate)⌉, which is the largest
-    score where the rate asks for more than n readings can tell. `least` bounds the threshold from below: one feature
-    a single residual scale off is no anomaly.
+    score where the rate asks for more than n readings can tell. `few_margin` is for scores that are alike from one
+    reading to the next: few of them tell little, and the threshold is then so many times their 99th percentile,
+    whatever the rate. `least` bounds the threshold from below.
     """
     ascending_H = np.sort(np.asarray(raw_H, np.float64))
     n = len(ascending_H)
     tail = fit_tail(ascending_H)
-    if tail is not None and target_rate <= tail.rate:
+    fixed = few_margin > 1 and n < FEW
+    if fixed:
+        threshold = few_margin * float(np.quantile(ascending_H, 0.99))
+    elif tail is not None and target_rate <= tail.rate:
         threshold = tail.score(target_rate)
     else:
         rank = min(math.ceil((n + 1) * (1 - target_rate)), n)
@@ -72,6 +130,7 @@ def calibration_of(raw_H: F64, target_rate: float, least: float = 0.0) -> Calibr
         scores=tuple(point_K.tolist()),
         p_values=tuple(p_K.tolist()),
         tail=tail,
+        fixed=fixed,
     )
 
 
@@ -100,15 +159,6 @@ def support(ascending_H: F64) -> tuple[F64, F64]:
     # Above every score seen, the p-value is that of the highest rank: 1/(n+1).
     beyond = np.nextafter(unique_K[-1], np.inf)
     return np.r_[unique_K[-SUPPORT + 1 :], beyond], np.r_[p_K[-SUPPORT + 1 :], 1 / (n + 1)]
-
-
-def with_calibration(artifact: Artifact, x_HF: F32, target_rate: float, min_spread: float) -> Artifact:
-    """The artifact with its residual scales, and then its threshold, taken from held-out readings."""
-    plain = artifact.manifest.model_copy(update={"residual_scale": (1.0,) * len(artifact.manifest.features)})
-    scale_F = residual_scale(Detector(Artifact(plain, artifact.model)), x_HF, min_spread)
-    scaled = plain.model_copy(update={"residual_scale": tuple(scale_F.tolist())})
-    calibration = calibrate(Detector(Artifact(scaled, artifact.model)), x_HF, target_rate)
-    return Artifact(scaled.model_copy(update={"calibration": calibration}), artifact.model)
 
 
 def _pareto(over: F64) -> tuple[float, float] | None:

@@ -11,7 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from training.history import History, taken
+from training import profiles
+from training.history import History
+from training.profiles import PROFILES, Profile
 from training.settings import TrainingSettings
 from worker.errors import TrainingError
 from worker.records import F32, F64, I64, Batch
@@ -20,7 +22,7 @@ from worker.scaling import Scaling
 QUANTILES = (0.005, 0.995)              # what lies outside may be a fault, and must not set the scale
 MARGIN = 0.1                            # of the range, at either end of [0, 1]: a sigmoid never reaches 0 or 1
 RESOLUTION = 1e-6                       # of its size: a range below it is float32's rounding
-NORMAL_IQR = 1.349                      # interquartile range of the standard normal distribution
+USUAL_GAP = 10                          # intervals without a reading after which a window begins anew
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,11 @@ class Dataset:
 
     train: Batch
     held: Batch
+    profile: profiles.Name
+    recipe: Profile                     # the profile's, with what the settings say otherwise
     scaling: Scaling
+    period_seconds: float | None        # usual interval between two readings of an entity; None where none has a time
+    gap_seconds: float | None
     mean_F: F64                         # of training, own units
     spread_F: F64                       # standard deviation in training, own units; a constant's is its span
 
@@ -49,12 +55,47 @@ def prepare(history: History, settings: TrainingSettings) -> Dataset:
             f"{history.where}: no entity has the {int(1 / settings.holdout) + 1} readings that it takes to hold one "
             "out; widen the range, raise ZMU_TRAINING__HOLDOUT, or see whether ZMU_INPUT__ENTITY_FIELD names a machine"
         )
-    train, held = taken(history.batch, train_N), taken(history.batch, held_H)
-    scaling = scaling_of(train.x_BF, settings.scaling, history.features, history.where)
+    train, held = history.batch.take(train_N), history.batch.take(held_H)
+    name = settings.profile
+    if name == "auto":
+        name = profiles.recognised(train.x_BF, held.x_BF)
+    recipe = _recipe(PROFILES[name], settings)
+    scaling = scaling_of(train.x_BF, recipe.scaling, history.features, history.where)
     spread_F = np.nanstd(train.x_BF.astype(np.float64), axis=0)
     span_F = np.asarray(scaling.span)
     mean_F = np.nanmean(train.x_BF.astype(np.float64), axis=0)
-    return Dataset(train, held, scaling, mean_F, np.where(spread_F > settings.min_spread * span_F, spread_F, span_F))
+    period_seconds = usual_interval(train)
+    usual_gap = None if period_seconds is None else USUAL_GAP * period_seconds
+    return Dataset(
+        train, held, name, recipe, scaling,
+        period_seconds=period_seconds,
+        gap_seconds=usual_gap if settings.gap_seconds is None else settings.gap_seconds or None,
+        mean_F=mean_F,
+        spread_F=np.where(spread_F > recipe.min_spread * span_F, spread_F, span_F),
+    )
+
+
+def _recipe(profile: Profile, settings: TrainingSettings) -> Profile:
+    scaling = settings.scaling or profile.scaling
+    said = settings.objective.model_fields_set
+    objective = profile.objective.model_copy(update={name: getattr(settings.objective, name) for name in said})
+    if scaling == "unit" and "feature_weights" not in said:
+        objective = objective.model_copy(update={"feature_weights": "inverse-variance"})
+    return profile._replace(
+        window=settings.window or profile.window,
+        scaling=scaling,
+        output=settings.output or ("sigmoid" if scaling == "unit" else "linear"),
+        objective=objective,
+        min_spread=settings.min_spread or profile.min_spread,
+    )
+
+
+def usual_interval(batch: Batch) -> float | None:
+    """Seconds between two readings of an entity, the median; readings must be in order by entity."""
+    stamp_B, entity_B = batch.timestamp_ms_B, batch.entity_B
+    apart_B = np.diff(stamp_B)[(entity_B[1:] == entity_B[:-1]) & (stamp_B[:-1] >= 0)]
+    apart_B = apart_B[apart_B > 0]
+    return float(np.median(apart_B)) / 1000 if len(apart_B) else None
 
 
 def split(batch: Batch, holdout: float) -> tuple[I64, I64]:
@@ -98,9 +139,6 @@ def scaling_of(
         low_F = np.where(constant_F, median_F - range_F / 2, low_F)
         offset_F, span_F = low_F - MARGIN * range_F, range_F * (1 + 2 * MARGIN)
     else:
-        quarter_F, three_F = np.nanquantile(wide_NF, (0.25, 0.75), axis=0)
         std_F = np.nanstd(wide_NF, axis=0)
-        # Long tails with a narrow middle: the middle alone would call every other reading far away.
-        spread_F = np.maximum((three_F - quarter_F) / NORMAL_IQR, std_F / 4)
-        offset_F, span_F = median_F, np.where(constant_F, own_F, spread_F)
+        offset_F, span_F = np.nanmean(wide_NF, axis=0), np.where(constant_F, own_F, std_F)
     return Scaling(offset=tuple(offset_F.tolist()), span=tuple(span_F.tolist()), median=tuple(median_F.tolist()))

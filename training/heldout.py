@@ -13,7 +13,7 @@ import torch
 from training.dataset import Dataset
 from training.fit import Inputs
 from training.objective import explained_share
-from worker.detector import Detector, Scores
+from worker.detector import AT_ONCE, Detector, Scores
 from worker.model import VAE
 from worker.reconstructor import Reconstructor
 from worker.records import F32, F64
@@ -43,7 +43,7 @@ class HeldOut:
 
 def score(detector: Detector, data: Dataset) -> HeldOut:
     x_HF = data.held.x_BF
-    scores = detector.score(x_HF)
+    scores = detector.score_history(data.held)
     return HeldOut(
         scores,
         error_F=_error(x_HF, scores.expected_BF.astype(np.float64), data.spread_F),
@@ -57,7 +57,8 @@ def latent_shares(model: Reconstructor, held: Inputs) -> F64:
     if not isinstance(model, VAE):
         return np.empty(0)
     with torch.no_grad():
-        mu_HZ, logvar_HZ = model.encode(held.x_BD)
+        moments = [model.encode(x_HD) for x_HD, _ in held.parts(AT_ONCE)]
+        mu_HZ, logvar_HZ = (torch.cat(column) for column in zip(*moments, strict=True))
         return np.asarray(explained_share(mu_HZ, logvar_HZ, model.latents.latent).cpu().numpy())
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import OffsetOutOfRangeError
@@ -53,15 +52,7 @@ class History:
         """Fewer readings, the reason counted."""
         left_out = Counter(self.left_out or {})
         left_out[reason] += int(out_B.sum())
-        return replace(self, batch=taken(self.batch, ~out_B), left_out=left_out)
-
-
-def taken(batch: Batch, which: Any) -> Batch:
-    """The readings that an index or a mask picks."""
-    return Batch(
-        batch.x_BF[which], batch.entity_B[which], batch.timestamp_ms_B[which],
-        batch.partition_B[which], batch.offset_B[which],
-    )
+        return replace(self, batch=self.batch.take(~out_B), left_out=left_out)
 
 
 def from_files(paths: Sequence[Path], settings: Settings) -> History:

@@ -46,14 +46,14 @@ def run(settings: Settings, sources: Sequence[Path], progress: Progress) -> Outc
     data = dataset.prepare(history, settings.training)
     _say_what_is_learnt(history, data, progress)
 
-    train, held = (fit.inputs(part.x_BF, data.scaling, chosen) for part in (data.train, data.held))
-    fitted = fit.fit(train, held, settings.training, chosen, progress)
+    train, held = (
+        fit.inputs(part, data.scaling, data.recipe.window, data.gap_seconds, chosen) for part in (data.train, data.held)
+    )
+    fitted = fit.fit(train, held, data.recipe, settings.training, chosen, progress)
     progress.go_on()
 
     draft = Artifact(_draft(settings, history, data, fitted), fitted.model)
-    calibrated = calibrate.with_calibration(
-        draft, data.held.x_BF, settings.training.target_rate, settings.training.min_spread
-    )
+    calibrated = calibrate.with_calibration(draft, data.held, settings.training.target_rate, data.recipe.min_spread)
     shown = heldout.score(Detector(calibrated), data)
     share_L = heldout.latent_shares(fitted.model, held)
     figures = _figures(fitted, shown, share_L, history.features)
@@ -80,14 +80,14 @@ def _without_anomalous(history: History, champion: Artifact | None, settings: Se
             f"champion {champion.manifest.version} has other features than these readings, so it cannot say which are "
             "anomalous; set ZMU_TRAINING__EXCLUDE_ANOMALOUS=false for this one run"
         )
-    return history.without(Detector(champion).score(history.batch.x_BF).anomalous_B, "anomalous")
+    return history.without(Detector(champion).score_history(history.batch).anomalous_B, "anomalous")
 
 
 def _say_what_is_learnt(history: History, data: Dataset, progress: Progress) -> None:
     entities = len(np.unique(history.batch.entity_B))
     progress.say(
         f"learning from {len(data.train):,} readings of {entities} entities, {len(history.features)} features; "
-        f"{len(data.held):,} newer ones held out"
+        f"{len(data.held):,} newer ones held out; profile {data.profile}"
     )
     left_out = {reason: count for reason, count in (history.left_out or {}).items() if count}
     if left_out:
@@ -117,6 +117,12 @@ def _draft(settings: Settings, history: History, data: Dataset, fitted: Fitted) 
         features=history.features,
         scaling=data.scaling,
         residual_scale=(1.0,) * len(history.features),
+        error_of=settings.training.error_of,
+        period_seconds=data.period_seconds,
+        gap_seconds=data.gap_seconds,
+        chart=data.recipe.chart,
+        mean_scale=(data.recipe.chart.mean_std,) * len(history.features) if data.recipe.chart else (),
+        alarm=data.recipe.alarm,
         calibration=PLACEHOLDER,
         entities=tuple(entities[:ENTITIES_LISTED]),
         entities_complete=len(entities) <= ENTITIES_LISTED,

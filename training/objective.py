@@ -23,10 +23,11 @@ ACTIVE_SHARE = 0.01
 
 class ObjectiveSettings(BaseModel, frozen=True, extra="forbid"):
     kl_weight: float = Field(
-        0.1,
+        2.0,
         ge=0,
-        description="Weight of the KL beside the summed squared error (β-VAE, Higgins et al. 2017). Lower follows the "
-        "data more closely; higher uses fewer latents. Lower it when the report says that latents have collapsed.",
+        description="Weight of the KL beside the summed squared error (β-VAE, Higgins et al. 2017). 2 is the ELBO of "
+        "readings with noise of spread 1. Lower follows the data more closely; higher uses fewer latents: lower it "
+        "when the report says that latents have collapsed. Profile pointwise: 0.1.",
     )
     warm_up: float = Field(
         0.2,
@@ -48,8 +49,8 @@ class ObjectiveSettings(BaseModel, frozen=True, extra="forbid"):
     )
     feature_weights: Literal["equal", "inverse-variance"] = Field(
         "equal",
-        description="inverse-variance: squared errors in units of each feature's own variance; for inputs scaled to "
-        "[0, 1]. equal: for inputs that are standardised already.",
+        description="inverse-variance: squared errors in units of each feature's own variance. equal: as they are. "
+        "For scaling unit: inverse-variance.",
     )
     spread_floor: float = Field(
         0.01,

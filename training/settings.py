@@ -9,20 +9,11 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from training import durations
 from training.objective import ObjectiveSettings
 from worker.cli import Command
+from worker.model import Family
 from worker.settings import Section
 
 Duration = Annotated[str, AfterValidator(durations.valid)]
 Place = dict[int, int] | str
-
-
-class Objective(ObjectiveSettings):
-    """The objective, weighed for inputs scaled to [0, 1]: without it the KL wins and the latents collapse."""
-
-    feature_weights: Literal["equal", "inverse-variance"] = Field(
-        "inverse-variance",
-        description="inverse-variance: squared errors in units of each feature's own variance; for inputs scaled to "
-        "[0, 1]. equal: for inputs that are standardised already.",
-    )
 
 
 class TrainingSettings(Section):
@@ -45,12 +36,31 @@ class TrainingSettings(Section):
         200, description="Fewer readings than this are no basis for a model: the run ends with an error."
     )
     holdout: Annotated[float, Field(gt=0, lt=0.9)] = Field(
-        0.2, description="Share of the readings, the newest of each entity, that is held out to stop and calibrate by."
+        0.25, description="Share of the readings, the newest of each entity, that is held out to stop and calibrate by."
     )
     exclude_anomalous: bool = Field(
         False,
         description="Leave out readings that the current champion calls anomalous. Guards against learning a fault; "
         "also keeps a new kind of normal from being learnt.",
+    )
+    profile: Literal["auto", "machinery", "servers", "pointwise"] = Field(
+        "auto",
+        description="machinery: noisy sensors around a working point, small lasting shifts count. servers: quiet and "
+        "bursting metrics, the newest deviation counts. pointwise: each reading by itself, nothing is remembered. "
+        "auto: machinery or servers, by the tails of the held-out readings. It sets what is not set below.",
+    )
+    window: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None,
+        description="Readings of an entity that the model sees together; 1 looks at each by itself. Default: the "
+        "profile's (10, 20, 1).",
+    )
+    error_of: Literal["newest", "window"] = Field(
+        "newest", description="Which readings of the window are judged: newest answers at once, window is smoother."
+    )
+    gap_seconds: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Seconds: readings of an entity further apart than this do not share a window. 0: never mind. "
+        "Default: ten times the usual interval.",
     )
     kind: Literal["vae", "pca", "zchart"] = Field(
         "vae", description="The model. pca and zchart are baselines behind the same interface."
@@ -59,22 +69,33 @@ class TrainingSettings(Section):
         (64,), min_length=0, max_length=8, description="Widths of the encoder's hidden layers, as a JSON list."
     )
     latent: Annotated[int, Field(ge=1, le=4096)] = Field(10, description="Latents of the VAE.")
-    output: Literal["sigmoid", "linear"] = Field(
-        "sigmoid", description="Last layer of the decoder: sigmoid for scaling unit, linear for standard."
+    family: Family = Field(
+        "normal",
+        description="What the latents are: normal; mixture or flow, where the plant has several modes; categorical or "
+        "bernoulli, where its states are discrete. docs/detection.md compares them.",
     )
-    scaling: Literal["unit", "standard"] = Field(
-        "unit",
-        description="unit: normal readings within [0, 1], by quantiles. standard: by median and spread. Neither clips.",
+    components: Annotated[int, Field(ge=1, le=1024)] = Field(10, description="Gaussians of family mixture.")
+    flows: Annotated[int, Field(ge=1, le=16)] = Field(4, description="Coupling layers of family flow.")
+    classes: Annotated[int, Field(ge=2, le=256)] = Field(4, description="Classes of each latent of family categorical.")
+    output: Literal["sigmoid", "linear"] | None = Field(
+        None, description="Last layer of the decoder. Default: sigmoid for scaling unit, linear for standard."
+    )
+    scaling: Literal["unit", "standard"] | None = Field(
+        None,
+        description="unit: normal readings within [0, 1], by quantiles. standard: by mean and standard deviation. "
+        "Neither clips. Default: the profile's (standard, standard, unit).",
     )
     explained: Annotated[float, Field(gt=0, le=1)] = Field(
         0.95, description="Share of the variance that PCA's components explain; kind pca only."
     )
-    objective: Objective = Field(default_factory=Objective, description="What the VAE is trained to make small.")
+    objective: ObjectiveSettings = Field(
+        default_factory=ObjectiveSettings, description="What the VAE is trained to make small."
+    )
     learning_rate: PositiveFloat = Field(1e-3, description="Of Adam. Lower it where the loss becomes NaN or jumps.")
     batch_size: PositiveInt = Field(32, description="Readings in one step of Adam.")
     epochs: PositiveInt = Field(10, description="Passes over the training readings.")
     min_steps: Annotated[int, Field(ge=0)] = Field(
-        2000,
+        1000,
         description="Least number of steps: a short history is passed over more often than `epochs` says. Early "
         "stopping still ends it. 0: never more than `epochs`.",
     )
@@ -91,13 +112,13 @@ class TrainingSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         1, description="Of weights, shuffling and sampling: the same seed, data and machine give the same model."
     )
-    min_spread: PositiveFloat = Field(
-        0.01,
-        description="Smallest residual scale of a feature, in scaled units (the feature's normal range is about 1): "
-        "a feature that never moved must not blow up scores. Raise it where tiny changes alarm.",
+    min_spread: PositiveFloat | None = Field(
+        None,
+        description="Smallest residual scale of a feature, in scaled units: a feature that never moved must not blow "
+        "up scores. Raise it where tiny changes alarm. Default: the profile's (0.1, 0.05, 0.01).",
     )
     target_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.001, description="Share of normal readings that may exceed the threshold: 0.001 is one in a thousand."
+        0.01, description="Share of normal readings that may be in alarm: 0.01 is one in a hundred."
     )
     promote: Literal["auto", "manual"] = Field(
         "auto",

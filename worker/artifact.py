@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+import numpy as np
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from worker.alarm import AlarmSettings
 from worker.calibration import Calibration
+from worker.chart import ChartSettings
 from worker.errors import ModelError
 from worker.model import Kind, Shape, build
 from worker.reconstructor import Reconstructor, predict_in_blocks
@@ -74,6 +77,12 @@ class Manifest(_Part):
     features: tuple[str, ...] = Field(min_length=1, max_length=4096)
     scaling: Scaling
     residual_scale: tuple[float, ...] = Field(description="By feature, scaled units: spread of held-out residuals.")
+    error_of: Literal["newest", "window"] = Field("newest", description="Which readings of a window are judged.")
+    gap_seconds: float | None = Field(None, gt=0, description="Readings further apart do not share a window.")
+    period_seconds: float | None = Field(None, gt=0, description="Between two readings of an entity; the median.")
+    chart: ChartSettings | None = Field(None, description="null: each reading's error is its score.")
+    mean_scale: tuple[float, ...] = Field((), description="By feature: spread of the chart's mean deviation.")
+    alarm: AlarmSettings | None = Field(None, description="null: a score above the threshold, and no more.")
     calibration: Calibration
     entities: tuple[str, ...] = Field((), max_length=MAX_ENTITIES, description="Seen in training, as far as listed.")
     entities_complete: bool = Field(True, description="Whether all of them are listed.")
@@ -95,10 +104,11 @@ class Manifest(_Part):
             ("scaling.span", self.scaling.span),
             ("scaling.median", self.scaling.median),
             ("residual_scale", self.residual_scale),
+            *((("mean_scale", self.mean_scale),) if self.chart else ()),
         ):
             if len(values) != f:
                 raise ValueError(f"{name} has {len(values)} numbers for {f} features")
-        if min(self.residual_scale) <= 0 or min(self.scaling.span) <= 0:
+        if min(*self.residual_scale, *self.mean_scale, *self.scaling.span) <= 0:
             raise ValueError("a scale is not positive")
         return self
 
@@ -179,9 +189,8 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], place: str) -> None:
 def _require_sense(loaded: Artifact, place: str) -> None:
     """The training median has a finite reconstruction: weights can be finite and their products not."""
     manifest = loaded.manifest
-    if manifest.shape.window != 1:
-        raise ModelError(f"{place} has a window of {manifest.shape.window} readings; this worker scores one at a time")
     device = next(iter(loaded.model.state_dict().values())).device
-    median_BF = torch.from_numpy(manifest.scaling.fill_F[None, :]).to(device)
-    if not torch.isfinite(predict_in_blocks(loaded.model, median_BF)).all():
+    median_D = np.tile(manifest.scaling.fill_F, manifest.shape.window)
+    median_BD = torch.from_numpy(median_D[None, :]).to(device)
+    if not torch.isfinite(predict_in_blocks(loaded.model, median_BD)).all():
         raise ModelError(f"{place} reconstructs the training median as NaN or infinity; train anew")

@@ -53,6 +53,7 @@ class Calibration(BaseModel):
     scores: tuple[float, ...] = Field(min_length=2, max_length=4096, description="Ascending support points …")
     p_values: tuple[float, ...] = Field(min_length=2, max_length=4096, description="… and P(score ≥ point).")
     tail: Tail | None = Field(None, description="None where the held-out readings were too few for a fit.")
+    fixed: bool = Field(False, description="Whether there were too few to answer for any rate but one threshold.")
 
     @model_validator(mode="after")
     def ordered(self) -> Self:
@@ -65,6 +66,15 @@ class Calibration(BaseModel):
         if self.p_values[0] > 1 or self.p_values[-1] <= 0:
             raise ValueError("p_values leave (0, 1]")
         return self
+
+    def threshold_for(self, rate: float) -> float:
+        """The raw score that normal readings exceed at this rate, as far as the held-out ones can tell."""
+        if self.fixed or rate == self.target_rate:
+            return self.threshold
+        if self.tail is not None and rate <= self.tail.rate:
+            return self.tail.score(rate)
+        least = max(rate, self.p_values[-1])
+        return max(float(np.interp(-least, -np.asarray(self.p_values), self.scores)), float(np.finfo(np.float32).tiny))
 
     def p_value(self, score_B: F64) -> F64:
         """Raw scores → share of normal readings that score at least as high, in (0, 1]."""

@@ -30,6 +30,10 @@ class Entities:
         """One past the largest code ever given."""
         return len(self.names)
 
+    def codes(self) -> list[int]:
+        """All that are in use."""
+        return [code for codes in self._codes.values() for code in codes.values()]
+
     def of_partition(self, partition: int) -> dict[str, int]:
         """name → code of one partition's entities. Read only."""
         return self._codes.setdefault(partition, {})

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from worker import windows
 from worker.checkpoint import RETRY_SECONDS, Checkpoint
 from worker.codec.events import dead_letter, event_message
 from worker.codec.readings import ReadingDecoder, ReadingSchema
@@ -20,6 +21,7 @@ from worker.reload import Models
 from worker.settings import Settings
 from worker.sink import Message
 from worker.source import Change, CommitLost, Fetched, Source
+from worker.state import States
 
 MAX_ENTITIES = 1_000_000
 IDLE_SECONDS = 0.5                      # how long a quiet poll lasts: the time that a signal may have to wait
@@ -43,6 +45,7 @@ class Loop:
         self._models, self._metrics, self._heartbeat = models, metrics, heartbeat
         self._stopping, self._sleep = stopping, sleep
         self._entities = Entities()
+        self._states = States(())
         self._newest_ms: dict[int, int] = {}        # timestamp of the newest record done, by partition
         self._take_model()
 
@@ -73,11 +76,13 @@ class Loop:
         records = fetched.records
         self._count(fetched)
         if len(self._entities) > MAX_ENTITIES:
-            self._entities.clear()          # names made at random; nothing is remembered of an entity but its name
+            self._entities.clear()          # names made at random, one for each reading or so
+            self._states = self._models.current.detector.states()
         with self._metrics.stage("decode"):
             batch, refused = self._decoder.decode(records)
         with self._metrics.stage("score"):
-            scores = self._models.current.detector.score(batch.x_BF)
+            self._states.reserve(self._entities.capacity)
+            scores = self._models.current.detector.score(batch, self._states)
         messages = self._decide(batch, scores, refused)
         offsets = {record.partition: record.offset + 1 for record in records}
         self._rebalance(self._checkpoint.complete(messages, offsets))
@@ -107,7 +112,7 @@ class Loop:
                 self._metrics.assigned(self._source.topic, begun, total)
             else:
                 for partition in change.partitions:
-                    self._entities.release_partition(partition)
+                    self._states.reset(self._entities.release_partition(partition))
                     self._newest_ms.pop(partition, None)
                 self._metrics.revoked(self._source.topic, change.partitions, total, change.kind)
 
@@ -133,7 +138,11 @@ class Loop:
             return
 
     def _take_model(self) -> None:
-        manifest = self._models.current.detector.manifest
+        """A new version goes on with the entities' last readings; what its chart and alarm remember is its own."""
+        detector = self._models.current.detector
+        manifest, before = detector.manifest, self._states
+        self._states = detector.states()
+        self._states.carry(before, self._entities.codes(), windows.COLUMNS)
         form = self._settings.input
         schema = ReadingSchema(
             features=manifest.features,

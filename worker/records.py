@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
@@ -54,6 +54,13 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.offset_B)
+
+    def take(self, which: Any) -> Batch:
+        """The readings that a slice, an index or a mask picks."""
+        return Batch(
+            self.x_BF[which], self.entity_B[which], self.timestamp_ms_B[which],
+            self.partition_B[which], self.offset_B[which],
+        )
 
 
 class Refusal(NamedTuple):

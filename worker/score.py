@@ -10,13 +10,12 @@ from typing import TextIO
 
 from worker import files
 from worker.codec.readings import ReadingSchema
-from worker.detector import Detector
+from worker.detector import AT_ONCE, Detector
 from worker.entities import Entities
 from worker.records import Refusal, rfc3339
 from worker.settings import InputSettings
 
 COLUMNS = ("entity", "timestamp", "offset", "anomaly_score", "p_value", "is_anomaly")
-ROWS = 4096                             # scored at once; memory, not results, depends on it
 SHOWN = 5
 
 
@@ -39,13 +38,15 @@ def score_files(paths: Sequence[Path], detector: Detector, settings: InputSettin
         entities = Entities()
         batch, bad = files.read(path, schema, entities)
         refused += bad
-        for start in range(0, len(batch), ROWS):
-            part = slice(start, start + ROWS)
-            scores = detector.score(batch.x_BF[part])
+        states = detector.states()
+        states.reserve(entities.capacity)
+        for start in range(0, len(batch), AT_ONCE):
+            part = batch.take(slice(start, start + AT_ONCE))
+            scores = detector.score(part, states)
             for code, timestamp_ms, offset, score, p_value in zip(
-                batch.entity_B[part].tolist(),
-                batch.timestamp_ms_B[part].tolist(),
-                batch.offset_B[part].tolist(),
+                part.entity_B.tolist(),
+                part.timestamp_ms_B.tolist(),
+                part.offset_B.tolist(),
                 scores.anomaly_score_B.tolist(),
                 scores.p_value_B.tolist(),
                 strict=True,

@@ -61,7 +61,7 @@ class States:
 
     def dump(self, code: int) -> bytes:
         """The entity's row, to be kept."""
-        return self._rows[code].tobytes()
+        return bytes(self._rows[code].tobytes())
 
     def load(self, code: int, row: bytes) -> None:
         """A row that `dump` gave, of the same layout. Raises ValueError for one of another size."""

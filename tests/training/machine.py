@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from training.settings import Settings
+from worker.records import Batch
 
 SENSORS = ("load", "current", "pressure", "heat", "outlet", "vibration", "setpoint")
 START_MS = 1_764_000_000_000
@@ -19,6 +20,15 @@ def readings(n: int, seed: int = 0) -> np.ndarray:
     clean = [load, 5 + 3 * load**2, 3 - load, 60 + 20 * heat, 40 + 10 * heat * load, 0.2 + 0.1 * load, np.full(n, 7.0)]
     noise = np.array([0.01, 0.05, 0.02, 0.3, 0.2, 0.003, 0.0])
     return np.stack(clean, 1) + noise * rng.normal(size=(n, 7))
+
+
+def batch(x_BF: np.ndarray) -> Batch:
+    """Readings of one entity, a second apart."""
+    n = len(x_BF)
+    return Batch(
+        x_BF.astype(np.float32), np.zeros(n, np.int32), START_MS + 1000 * np.arange(n), np.zeros(n, np.int32),
+        np.arange(n),
+    )
 
 
 def rows(n: int, seed: int = 0, start_ms: int = START_MS) -> list[dict[str, float]]:
@@ -41,6 +51,6 @@ def csv(path: Path, n: int, seed: int = 0) -> Path:
 
 
 def settings(registry: Path, **training: object) -> Settings:
-    """Quick to train."""
-    quick: dict[str, object] = {"epochs": 4, "min_steps": 300, "latent": 4, "hidden": (32,)}
+    """Quick to train; by itself each reading, as one tells nothing of the next."""
+    quick: dict[str, object] = {"profile": "pointwise", "epochs": 4, "min_steps": 300, "latent": 4, "hidden": (32,)}
     return Settings(model={"registry": str(registry)}, training=quick | training)  # type: ignore[arg-type]

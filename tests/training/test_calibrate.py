@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.factory import FEATURES
-from training import calibrate
+from tests.training import machine
+from training import calibrate, profiles
 from worker.artifact import Artifact, Manifest, TrainingRecord
 from worker.calibration import Calibration
 from worker.detector import Detector
@@ -83,25 +83,42 @@ def test_many_scores_keep_their_highest_exactly() -> None:
 
 
 def test_the_scale_is_that_of_the_residuals_and_never_below_the_floor() -> None:
-    x_HF = np.random.default_rng(0).normal(0, [0.5, 3, 0], (5000, 3)).astype(np.float32)
-    x_HF[:5] = 1e6                      # faults
-    x_HF[10:20, 0] = np.nan
-    x_HF[5:, 2] = 0                     # constant
-    scale_F = calibrate.residual_scale(Detector(zchart()), x_HF, 0.01)
+    residual_HF = np.random.default_rng(0).normal(0, [0.5, 3, 0], (5000, 3))
+    residual_HF[:5] = 1e6               # faults
+    residual_HF[10:20, 0] = np.nan
+    residual_HF[5:, 2] = 0              # constant
+    scale_F = calibrate.robust_scale(residual_HF, 0.01)
     assert scale_F[:2] == pytest.approx([0.5, 3], rel=0.08)
     assert scale_F[2] == 0.01
 
 
 def test_a_feature_that_was_never_there_does_no_harm() -> None:
-    x_HF = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    x_HF = np.random.default_rng(0).normal(size=(100, 3))
     x_HF[:, 1] = np.nan
-    found = calibrate.with_calibration(zchart(), x_HF, 0.1, 0.01).manifest
+    found = calibrate.with_calibration(zchart(), machine.batch(x_HF), 0.1, 0.01).manifest
     assert found.residual_scale[1] == 0.01
     assert found.calibration.count == 100
 
 
 def test_calibrated_scores_are_the_workers() -> None:
-    x_HF = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
-    with torch.no_grad():
-        artifact = calibrate.with_calibration(zchart(), x_HF, 0.01, 0.01)
-    assert Detector(artifact).score(x_HF).anomalous_B.mean() == pytest.approx(0.01, abs=0.003)
+    held = machine.batch(np.random.default_rng(0).normal(size=(5000, 3)))
+    artifact = calibrate.with_calibration(zchart(), held, 0.01, 0.01)
+    assert Detector(artifact).score_history(held).anomalous_B.mean() == pytest.approx(0.01, abs=0.003)
+
+
+@pytest.mark.parametrize("name", ["machinery", "servers"])
+def test_a_chart_is_calibrated_in_its_own_units(name: profiles.Name) -> None:
+    recipe = profiles.PROFILES[name]
+    assert recipe.chart is not None
+    charted = zchart().manifest.model_copy(
+        update={"chart": recipe.chart, "alarm": recipe.alarm, "mean_scale": (recipe.chart.mean_std,) * 3}
+    )
+    rng = np.random.default_rng(0)
+    held, fresh = (machine.batch(rng.normal(0, [0.3, 1, 5], (n, 3))) for n in (4000, 20_000))
+    artifact = calibrate.with_calibration(Artifact(charted, zchart().model), held, 0.01, 0.01)
+    assert artifact.manifest.residual_scale == pytest.approx([0.3, 1, 5], rel=0.05)
+    if recipe.chart.slow_share:
+        assert artifact.manifest.mean_scale == pytest.approx([recipe.chart.mean_std] * 3, rel=0.3)
+    scores = Detector(artifact).score_history(fresh)
+    assert 0.003 < scores.anomalous_B.mean() < 0.03                # 0.01 was asked for
+    assert scores.raw_B.mean() == pytest.approx(1, abs=0.2)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training import machine
-from training import dataset, durations
-from training.history import from_files, taken
+from training import dataset, durations, profiles
+from training.history import from_files
 from training.settings import TrainingSettings
 from worker.errors import TrainingError
 from worker.records import Batch
@@ -55,11 +55,27 @@ def test_unit_puts_normal_readings_in_0_to_1_and_clips_nothing() -> None:
     assert scaling.scale(np.array([[1e6, 0]], np.float32))[0, 0] > 1e4
 
 
-def test_standard_has_spread_1_whatever_the_outliers() -> None:
-    x_NF = np.random.default_rng(0).normal(5, 2, (2000, 1)).astype(np.float32)
-    x_NF[:3] = 300
-    scaled = dataset.scaling_of(x_NF, "standard", ("a",)).scale(x_NF)
-    assert 0.5 < np.percentile(scaled, 84) < 1.2
+def test_standard_has_mean_0_and_spread_1() -> None:
+    x_NF = np.random.default_rng(0).normal([5, -300], [2, 40], (2000, 2)).astype(np.float32)
+    x_NF[::7, 0] = np.nan
+    scaled = dataset.scaling_of(x_NF, "standard", ("a", "b")).scale(x_NF)
+    assert np.nanmean(scaled, axis=0) == pytest.approx([0, 0], abs=1e-4)
+    assert np.nanstd(scaled, axis=0) == pytest.approx([1, 1], abs=1e-4)
+
+
+def test_the_usual_interval_is_within_an_entity() -> None:
+    apart = batch([0, 0, 0, 1, 1, 1], [1000, 3000, 5000, 5000, 7000, 90_000])
+    assert dataset.usual_interval(apart) == 2.0
+    assert dataset.usual_interval(batch([0] * 5, [-1] * 5)) is None
+
+
+@pytest.mark.parametrize(("tails", "profile"), [(0.0, "machinery"), (3.0, "servers")])
+def test_the_profile_follows_the_tails(tails: float, profile: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 3)) * np.exp(tails * rng.normal(size=(4000, 1)) / 2)
+    x[:, 2] = 5.0                       # a constant says nothing
+    readings = x.astype(np.float32)
+    assert profiles.recognised(readings[:3000], readings[3000:]) == profile
 
 
 def columns() -> np.ndarray:
@@ -93,14 +109,14 @@ def test_too_few(tmp_path: Path) -> None:
     history = from_files([machine.csv(tmp_path / "m.csv", 100)], machine.settings(tmp_path))
     with pytest.raises(TrainingError, match=r"holds 100 readings .* at least 200 are needed"):
         dataset.prepare(history, TrainingSettings())
-    assert len(taken(history.batch, slice(3))) == 3
+    assert len(history.batch.take(slice(3))) == 3
 
 
 def test_a_constant_feature_has_a_spread_that_divides_safely(tmp_path: Path) -> None:
     history = from_files([machine.csv(tmp_path / "m.csv", 400)], machine.settings(tmp_path))
     data = dataset.prepare(history, TrainingSettings())
     assert (data.spread_F > 0).all()
-    assert len(data.held) == 80
+    assert len(data.held) == 100
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import torch
 from tests.training import machine
 from training import dataset, fit, outcome
 from training.fit import Fitted, Inputs
-from training.objective import active_units, loss, weights_for
+from training.objective import ObjectiveSettings, active_units, loss, weights_for
+from training.profiles import PROFILES
 from training.progress import Progress, Stopped
-from training.settings import Objective, TrainingSettings
+from training.settings import TrainingSettings
 from worker.baselines import PCA, ZChart
 from worker.errors import TrainingError
 from worker.model import VAE
@@ -21,32 +22,39 @@ QUICK = {"epochs": 4, "min_steps": 400, "latent": 4, "hidden": (32,)}
 
 
 def inputs(n: int = 1500, seed: int = 0, missing: float = 0.0) -> Inputs:
-    x_NF = machine.readings(n, seed).astype(np.float32)
+    x_NF = machine.readings(n, seed)
     scaling = dataset.scaling_of(machine.readings(1500).astype(np.float32), "unit", machine.SENSORS)
     if missing:
         x_NF[np.random.default_rng(1).random(x_NF.shape) < missing] = np.nan
-    return fit.inputs(x_NF, scaling, CPU)
+    return fit.inputs(machine.batch(x_NF), scaling, 1, None, CPU)
 
 
 def in_step(n: int, sign: int) -> Inputs:
     """Four features that rise together; with sign -1 two of them fall instead."""
     swing_N1 = torch.linspace(-0.3, 0.3, n)[:, None]
     x_NF = 0.5 + swing_N1 * torch.tensor([1.0, sign, 1.0, sign])
-    return Inputs(x_NF, torch.ones_like(x_NF, dtype=torch.bool))
+    return Inputs(x_NF, torch.ones_like(x_NF, dtype=torch.bool), torch.arange(n)[:, None])
 
 
 def fitted(
-    train: Inputs | None = None, held: Inputs | None = None, progress: Progress | None = None, **settings: object
+    train: Inputs | None = None,
+    held: Inputs | None = None,
+    progress: Progress | None = None,
+    objective: ObjectiveSettings | None = None,
+    **settings: object,
 ) -> Fitted:
+    recipe = PROFILES["pointwise"]
+    recipe = recipe._replace(objective=objective or recipe.objective)
     asked = TrainingSettings(**(QUICK | settings))  # type: ignore[arg-type]
     progress = progress or Progress(io.StringIO())
-    return fit.fit(train or inputs(), held or inputs(300, seed=9), asked, CPU, progress)
+    return fit.fit(train or inputs(), held or inputs(300, seed=9), recipe, asked, CPU, progress)
 
 
 def unexplained(model: torch.nn.Module, held: Inputs) -> float:
+    x_ND = held.whole()
     with torch.no_grad():
-        miss = held.x_BD - model.predict(held.x_BD)  # type: ignore[operator]
-    return float(miss.square().mean() / (held.x_BD - held.x_BD.mean(0)).square().mean())
+        miss = x_ND - model.predict(x_ND)  # type: ignore[operator]
+    return float(miss.square().mean() / (x_ND - x_ND.mean(0)).square().mean())
 
 
 def test_it_learns_and_does_not_collapse() -> None:
@@ -55,7 +63,7 @@ def test_it_learns_and_does_not_collapse() -> None:
     assert unexplained(found.model, held) < 0.1
     assert isinstance(found.model, VAE)
     with torch.no_grad():
-        assert active_units(*found.model.encode(held.x_BD), 4).sum() >= 2
+        assert active_units(*found.model.encode(held.whole()), 4).sum() >= 2
 
 
 def test_a_seed_repeats_a_run_and_leaves_torch_alone() -> None:
@@ -72,7 +80,7 @@ def test_a_seed_repeats_a_run_and_leaves_torch_alone() -> None:
 def test_it_stops_early_and_keeps_the_best() -> None:
     # It starts at the mean. What it learns of features that rise together is wrong of those that do not.
     train, held = in_step(32, +1), in_step(100, -1)
-    objective = Objective(kl_weight=0.0)
+    objective = ObjectiveSettings(kl_weight=0.0)
     found = fitted(train, held, epochs=200, min_steps=0, objective=objective)
     assert found.steps < 200
     totals = [look.held_total for look in found.looks]
@@ -82,10 +90,8 @@ def test_it_stops_early_and_keeps_the_best() -> None:
 
     torch.manual_seed(1)                                # of the settings: the draws that the looks were taken with
     with torch.no_grad():
-        out = found.model(held.x_BD)
-        kept = loss(
-            out, held.x_BD, objective, weight_D=weights_for(objective, train.x_BD), present_BD=held.present_BD
-        )
+        out = found.model(held.whole())
+        kept = loss(out, held.whole(), objective, weight_D=weights_for(objective, train.whole()))
     assert float(kept.total) == pytest.approx(totals[found.best], rel=1e-5)
 
 
@@ -95,7 +101,7 @@ def test_missing_values_are_not_learnt() -> None:
 
 def test_a_loss_that_is_no_number_ends_it() -> None:
     broken = inputs()
-    broken.x_BD[3, 2] = torch.nan
+    broken.x_KF[3, 2] = torch.nan
     with pytest.raises(TrainingError, match="lower ZMU_TRAINING__LEARNING_RATE"):
         fitted(broken)
 
@@ -138,3 +144,17 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_each_verdict_says() -> None:
     assert set(outcome.SAID) == {"promoted", "refused", "waiting"}
+
+
+def test_windows_that_are_full_are_learnt_from() -> None:
+    batch = machine.batch(machine.readings(100))
+    batch.timestamp_ms_B[50:] += 60_000
+    scaling = dataset.scaling_of(batch.x_BF, "standard", machine.SENSORS)
+    whole, parted = (fit.inputs(batch, scaling, 5, gap, CPU) for gap in (None, 10.0))
+    assert len(whole) == 96
+    assert len(parted) == 92
+    x_ND, present_ND = whole.rows(torch.tensor([0]))
+    np.testing.assert_allclose(x_ND.numpy().reshape(5, -1), scaling.scale(batch.x_BF[:5]))
+    assert present_ND.all()
+    with pytest.raises(TrainingError, match="lower ZMU_TRAINING__WINDOW"):
+        fit.inputs(batch, scaling, 101, None, CPU)

@@ -6,7 +6,6 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -43,11 +42,11 @@ def test_a_version_that_the_worker_can_use(tmp_path: Path, source: Path) -> None
     assert loaded.manifest.entities == ("pump",)
     assert loaded.manifest.training.rows == 1500
     assert loaded.manifest.training.first_timestamp_ms == machine.START_MS
-    normal, broken = machine.readings(500, seed=3).astype(np.float32), machine.readings(20, seed=4).astype(np.float32)
+    normal, broken = machine.readings(500, seed=3), machine.readings(20, seed=4)
     broken[:, 2] += 1.5                 # within what it has been, but not at this load
     detector = Detector(loaded)
-    assert detector.score(normal).anomalous_B.mean() < 0.03
-    scores = detector.score(broken)
+    assert detector.score_history(machine.batch(normal)).anomalous_B.mean() < 0.03
+    scores = detector.score_history(machine.batch(broken))
     assert scores.anomalous_B.mean() > 0.8
     assert (scores.feature_score_BF.argmax(1) == 2).mean() > 0.7
     for said in (outcome.manifest.version, "1,500", "held out", "report.html"):
@@ -56,9 +55,9 @@ def test_a_version_that_the_worker_can_use(tmp_path: Path, source: Path) -> None
 
 def test_the_constant_feature_does_not_blow_up(tmp_path: Path, source: Path) -> None:
     loaded = artifact.load(registry(tmp_path), train(tmp_path, source).manifest.version, torch.device("cpu"))
-    nudged = machine.readings(50, seed=3).astype(np.float32)
+    nudged = machine.readings(50, seed=3)
     nudged[:, 6] += 0.001
-    assert Detector(loaded).score(nudged).anomalous_B.mean() < 0.1
+    assert Detector(loaded).score_history(machine.batch(nudged)).anomalous_B.mean() < 0.1
 
 
 @pytest.mark.parametrize("kind", ["pca", "zchart"])

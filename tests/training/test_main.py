@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.training import machine
 from training import __main__ as program
+from training import dataset
+from training.history import from_files
 from training.settings import TrainingSettings
 
 QUICK = ("--training.min-steps", "300", "--training.epochs", "2", "--training.latent", "4")
@@ -86,10 +89,14 @@ def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: 
         "training.start = {0: 5}",
         "training.end = 2026-01-01T00:00:00Z",
         "training.objective.kl_weight = 0.5",
-        "training.objective.feature_weights = inverse-variance",
+        "training.objective.feature_weights = equal",
     ):
         assert line in out
 
 
-def test_the_defaults_keep_the_error_in_units_of_each_feature() -> None:
-    assert TrainingSettings().objective.feature_weights == "inverse-variance"
+@pytest.mark.parametrize("settings", [{"profile": "pointwise"}, {"scaling": "unit"}])
+def test_errors_of_inputs_in_0_to_1_are_in_units_of_each_feature(tmp_path: Path, settings: dict[str, Any]) -> None:
+    history = from_files([machine.csv(tmp_path / "m.csv", 400)], machine.settings(tmp_path))
+    recipe = dataset.prepare(history, TrainingSettings(**settings)).recipe
+    assert (recipe.scaling, recipe.output) == ("unit", "sigmoid")
+    assert recipe.objective.feature_weights == "inverse-variance"

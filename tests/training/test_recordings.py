@@ -23,7 +23,7 @@ LABELS = ("anomaly", "changepoint")
 
 
 def scored(folder: Path, train: Path, test: Path) -> tuple[job.Outcome, list[dict[str, str]]]:
-    settings = machine.settings(folder, latent=10, hidden=(64,), min_steps=1000, epochs=1)
+    settings = machine.settings(folder, profile="auto", latent=10, hidden=(64,), min_steps=1000, epochs=1)
     settings = settings.model_copy(update={"input": InputSettings(ignore=LABELS)})
     outcome = job.run(settings, [train], Progress(io.StringIO()))
     loaded = artifact.load(Registry(str(folder), "default"), outcome.manifest.version, torch.device("cpu"))

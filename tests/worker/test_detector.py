@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests import factory
+from tests.training.machine import batch
 from worker.artifact import load
 from worker.calibration import Calibration, Tail
 from worker.detector import Detector
@@ -28,17 +29,17 @@ def rows(n: int, seed: int = 0) -> np.ndarray:
 def test_the_same_reading_gets_the_same_bits_in_any_batch(detector: Detector) -> None:
     x = rows(700)
     x[::7, 1] = np.nan
-    together = detector.score(x)
+    together = detector.score_history(batch(x))
     for size in (1, 3, 256, 300):
-        parts = [detector.score(x[i : i + size]) for i in range(0, len(x), size)]
+        parts = [detector.score_history(batch(x[i : i + size])) for i in range(0, len(x), size)]
         np.testing.assert_array_equal(np.concatenate([p.anomaly_score_B for p in parts]), together.anomaly_score_B)
     order = np.random.default_rng(1).permutation(len(x))
-    np.testing.assert_array_equal(detector.score(x[order]).raw_B, together.raw_B[order])
+    np.testing.assert_array_equal(detector.score_history(batch(x[order])).raw_B, together.raw_B[order])
 
 
 def test_missing_features_are_left_out_of_the_score(detector: Detector) -> None:
     x = np.array([[20, 3, 50], [20, np.nan, 50], [np.nan] * 3], np.float32)
-    scores = detector.score(x)
+    scores = detector.score_history(batch(x))
     assert scores.imputed_B.tolist() == [False, True, True]
     assert scores.feature_score_BF[1, 1] == 0
     assert scores.raw_B[2] == 0
@@ -50,7 +51,7 @@ def test_the_feature_that_is_off_has_the_largest_score(detector: Detector) -> No
     for feature in range(3):
         x = np.array([[20, 3, 50]], np.float32)
         x[0, feature] += 30
-        scores = detector.score(x)
+        scores = detector.score_history(batch(x))
         assert scores.anomalous_B[0]
         assert scores.feature_score_BF[0].argmax() == feature
         assert scores.p_value_B[0] <= 0.01
@@ -58,7 +59,7 @@ def test_the_feature_that_is_off_has_the_largest_score(detector: Detector) -> No
 
 def test_extreme_inputs_stay_finite(detector: Detector) -> None:
     x = np.array([[3.4e38, -3.4e38, 3.4e38], [1e30, 0, -1e30]], np.float32)
-    scores = detector.score(x)
+    scores = detector.score_history(batch(x))
     assert np.isfinite(scores.feature_score_BF).all()
     assert np.isfinite(scores.anomaly_score_B).all()
     assert np.isfinite(scores.expected_BF).all()
@@ -66,7 +67,7 @@ def test_extreme_inputs_stay_finite(detector: Detector) -> None:
 
 
 def test_an_empty_batch(detector: Detector) -> None:
-    assert detector.score(np.empty((0, 3), np.float32)).anomaly_score_B.shape == (0,)
+    assert detector.score_history(batch(np.empty((0, 3), np.float32))).anomaly_score_B.shape == (0,)
 
 
 def test_scaling_goes_there_and_back_and_never_clips() -> None:

@@ -1,0 +1,67 @@
+"""What the watchers of data quality share: a fault that begins, and a batch sorted by entity.
+
+Legend: B readings, E entities of the batch, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.records import F32, I32, I64, Batch, Bools
+
+Fault = Literal["silent", "missing", "stuck", "out_of_range"]
+
+
+class Finding(NamedTuple):
+    """An episode that begins: one for each reading and kind, whatever the number of features."""
+
+    kind: Fault
+    row: int | None                     # in the batch; of `silent` the reading that ended it, None while it lasts
+    entity: int                         # code
+    partition: int                      # of the reading that the event is about; of `silent` the last one before
+    offset: int
+    timestamp_ms: int
+    features: tuple[int, ...] = ()
+    amounts: tuple[float, ...] = ()     # by feature the length of the run, or the limit passed; of `silent` (seconds,)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A batch sorted by entity, the order of arrival kept; the rows of one entity are a segment."""
+
+    order_B: I64                        # index in the batch
+    x_BF: F32
+    code_E: I32
+    first_E: I64                        # row
+    last_E: I64
+    segment_B: I64                      # index among the E
+    begins_B: Bools                     # the first of its segment
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """Of a batch with at least one reading."""
+        order_B = np.argsort(batch.entity_B, kind="stable")
+        entity_B = batch.entity_B[order_B]
+        begins_B = np.ones(len(order_B), np.bool_)
+        np.not_equal(entity_B[1:], entity_B[:-1], out=begins_B[1:])
+        first_E = np.flatnonzero(begins_B)
+        return cls(
+            order_B=order_B,
+            x_BF=batch.x_BF.take(order_B, axis=0),
+            code_E=entity_B[first_E],
+            first_E=first_E,
+            last_E=np.append(first_E[1:], len(entity_B)) - 1,
+            segment_B=np.cumsum(begins_B) - 1,
+            begins_B=begins_B,
+        )
+
+    def before(self, after: NDArray[Any], initial: NDArray[Any]) -> NDArray[Any]:
+        """What holds before each row, from what holds after each (B, …) and before each entity's first (E, …)."""
+        shifted = np.empty_like(after)
+        shifted[1:] = after[:-1]
+        shifted[self.first_E] = initial
+        return shifted

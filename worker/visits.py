@@ -1,0 +1,52 @@
+"""Which rows of a batch belong to which entity, in which order: what everything with memory needs to know.
+
+An entity may come several times in a batch. Its rows must be worked through in order of arrival, those of different
+entities may go together: round 0 holds the first row of every entity, round 1 the second of those that have one, …
+
+Legend: B rows of the batch, E entities in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.records import I32, I64
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    order_B: I64                # rows, by entity and then by arrival
+    code_E: I32                 # entities, those with the most rows first
+    start_E: I64                # where an entity's rows begin in order_B
+    count_E: I64
+
+    @classmethod
+    def of(cls, entity_B: I32) -> Visits:
+        order_B = np.argsort(entity_B, kind="stable")
+        sorted_B = entity_B[order_B]
+        start_E = np.flatnonzero(np.r_[True, sorted_B[1:] != sorted_B[:-1]]) if len(sorted_B) else np.empty(0, np.int64)
+        count_E = np.diff(np.r_[start_E, len(sorted_B)])
+        by_count_E = np.argsort(-count_E, kind="stable")
+        start_E, count_E = start_E[by_count_E], count_E[by_count_E]
+        return cls(order_B, sorted_B[start_E], start_E, count_E)
+
+    def rounds(self) -> Iterator[I64]:
+        """Rows of each round; those of round k are of the first len(rows) entities of code_E, in that order."""
+        most = int(self.count_E[0]) if len(self.count_E) else 0
+        ascending_E = self.count_E[::-1]
+        for k in range(most):
+            alive = len(ascending_E) - int(np.searchsorted(ascending_E, k, side="right"))
+            yield self.order_B[self.start_E[:alive] + k]
+
+    def rank_B(self) -> I64:
+        """Of each place in order_B: how many rows of the same entity come before it in the batch."""
+        rank_B = np.empty(len(self.order_B), np.int64)
+        position_B = np.arange(len(self.order_B))
+        start_B = np.zeros(len(self.order_B), np.int64)
+        start_B[self.start_E] = self.start_E
+        np.maximum.accumulate(start_B, out=start_B)
+        np.subtract(position_B, start_B, out=rank_B)
+        return rank_B
