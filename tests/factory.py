@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from worker import artifact
+from worker.alarm import AlarmSettings
 from worker.artifact import Manifest, TrainingRecord
 from worker.calibration import Calibration
+from worker.chart import ChartSettings
 from worker.memory import MemoryRecord
 from worker.model import Shape, build
+from worker.quality import Quality
 from worker.registry import Registry
 from worker.scaling import Scaling
 
@@ -29,11 +32,12 @@ def publish(
     name: str = "default",
     features: Sequence[str] = FEATURES,
     champion: bool = True,
+    window: int = 1,
     **changes: object,
 ) -> Registry:
     """A VAE of random weights whose expectations are near the offset: readings far from it are anomalous."""
     torch.manual_seed(1)
-    shape = Shape(features=len(features), hidden=(8,), latent=2)
+    shape = Shape(features=len(features), window=window, hidden=(8,), latent=2)
     model = build("vae", shape)
     weights = artifact.weights_of(model)
     centre = tuple(NORMAL.get(feature, 0.0) for feature in features)
@@ -58,6 +62,19 @@ def publish(
     if champion:
         registry.point("champion", version)
     return registry
+
+
+def remembering(features: int = len(FEATURES)) -> dict[str, object]:
+    """Fields of a manifest whose scores depend on all that came before."""
+    chart = ChartSettings(slow_share=5.0, gate_by="mean", accept_after=40)
+    return {
+        "window": 4,
+        "gap_seconds": 60.0,
+        "chart": chart,
+        "mean_scale": (chart.mean_std,) * features,
+        "alarm": AlarmSettings(rate=0.05),
+        "quality": Quality.undemanding(features).model_copy(update={"missing_after": (2,) * features}),
+    }
 
 
 def reading(values: Mapping[str, float | None], timestamp_ms: int = 1_764_000_000_000) -> bytes:

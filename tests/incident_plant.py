@@ -10,9 +10,9 @@ import numpy as np
 
 from worker.detector import Scores
 from worker.entities import Entities
-from worker.incident_settings import IncidentSettings
 from worker.incidents import Incident, Incidents
 from worker.records import I64, Batch, rfc3339
+from worker.settings import IncidentSettings
 from worker.state import States
 
 FEATURES = ("flow", "pressure", "temperature", "current", "speed", "level", "vibration")

@@ -53,7 +53,16 @@ def with_calibration(artifact: Artifact, held: Batch, target_rate: float, min_sp
     # One feature a single residual scale off is no anomaly; a chart's score is in such units itself.
     least = 1 / held.x_BF.shape[1] if chart is None else 1.0
     margin = 1.0 if chart is None else FEW_MARGIN
-    return _with(artifact, calibration=calibration_of(raw_H, target_rate, least, margin))
+    artifact = _with(artifact, calibration=calibration_of(raw_H, target_rate, least, margin))
+    calibration = artifact.manifest.calibration
+    rows = alarm_rows(Detector(artifact).score_history(held).anomalous_B)
+    return _with(artifact, calibration=calibration.model_copy(update={"alarm_rows": rows}))
+
+
+def alarm_rows(anomalous_H: Bools) -> float:
+    """How many readings an alarm lasts; 1 where there is none."""
+    begun = int((anomalous_H & ~np.r_[False, anomalous_H[:-1]]).sum())
+    return int(anomalous_H.sum()) / begun if begun else 1.0
 
 
 def robust_scale(residual_HF: F64, min_spread: float) -> F64:
@@ -108,15 +117,16 @@ def calibration_of(raw_H: F64, target_rate: float, least: float = 0.0, few_margi
 
     With too few scores for a fit, the conformal quantile: the order statistic ⌈(n+1)(1−rate)⌉, which is the largest
     score where the rate asks for more than n readings can tell. `few_margin` is for scores that are alike from one
-    reading to the next: few of them tell little, and the threshold is then so many times their 99th percentile,
-    whatever the rate. `least` bounds the threshold from below.
+    reading to the next: few of them tell little, and the threshold is then so many times the root of their 99th
+    percentile, whatever the rate. `least` bounds the threshold from below.
     """
     ascending_H = np.sort(np.asarray(raw_H, np.float64))
     n = len(ascending_H)
     tail = fit_tail(ascending_H)
     fixed = few_margin > 1 and n < FEW
     if fixed:
-        threshold = few_margin * float(np.quantile(ascending_H, 0.99))
+        # A chart's scores are about 1. Of few rows the 99th percentile is half chance: it counts with its root.
+        threshold = few_margin * math.sqrt(float(np.quantile(ascending_H, 0.99)))
     elif tail is not None and target_rate <= tail.rate:
         threshold = tail.score(target_rate)
     else:

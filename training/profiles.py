@@ -44,7 +44,7 @@ PROFILES: dict[Name, Profile] = {
         objective=ObjectiveSettings(),
         min_spread=0.1,
         chart=ChartSettings(
-            fast_weight=0.1, slow_share=10.0, mean_weight=0.05, slow_weight=0.1,
+            fast_weight=0.1, slow_share=10.0, mean_weight=0.05, slow_weight=0.05,
             baseline_weight=0.01, gate_by="mean", accept_after=500,
         ),
         alarm=AlarmSettings(),

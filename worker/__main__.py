@@ -45,6 +45,7 @@ class Score(cli.Command):
     def run(self) -> int:
         from worker import device
         from worker.artifact import load
+        from worker.budget import target_rate
         from worker.detector import Detector
         from worker.errors import UserError
         from worker.registry import Registry
@@ -53,7 +54,9 @@ class Score(cli.Command):
 
         log.configure(self.log)
         registry = Registry(self.model.registry, self.model.name)
-        detector = Detector(load(registry, champion_version(registry, self.model.alias), device.choose(self.device)))
+        loaded = load(registry, champion_version(registry, self.model.alias), device.choose(self.device))
+        rate = target_rate(self.model, loaded.manifest)
+        detector = Detector(loaded, rate, withhold=self.model.warm_up == "withhold")
         try:
             if self.output_file is None:
                 refused = score_files(self.files, detector, self.input, sys.stdout)

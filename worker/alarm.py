@@ -17,11 +17,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
-from pydantic import Field as Described
+from pydantic import BaseModel, ConfigDict, Field
 
 from worker.records import F64, Bools
-from worker.state import Field, States
+from worker.state import Column, States
 from worker.visits import Visits
 
 _FACTOR, _ON, _SPENT, _PEAK, _TROUGH, _ROWS = (
@@ -34,18 +33,18 @@ BARELY = 1e-7                           # over 1: the score of a row within an a
 class AlarmSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    clear_share: float = Described(
+    clear_share: float = Field(
         0.5, gt=0, lt=1, description="An alarm ends when its score has fallen to this share of its peak or threshold."
     )
-    again_factor: float = Described(
+    again_factor: float = Field(
         2.0, gt=1, description="After an alarm, a rise by this factor from the lowest score since is a new one."
     )
-    rate: float = Described(
+    rate: float = Field(
         0.005, ge=0, le=1, description="How fast the threshold follows the realised rate of alarms. 0: it is fixed."
     )
-    least: float = Described(0.5, gt=0, le=1, description="Smallest threshold, as a factor of training's.")
-    most: float = Described(math.e, ge=1, description="Largest threshold, as a factor of training's.")
-    freeze_after: int = Described(30, ge=0, description="Rows of one alarm after which the threshold stands still.")
+    least: float = Field(0.5, gt=0, le=1, description="Smallest threshold, as a factor of training's.")
+    most: float = Field(math.e, ge=1, description="Largest threshold, as a factor of training's.")
+    freeze_after: int = Field(30, ge=0, description="Rows of one alarm after which the threshold stands still.")
 
 
 class Alarms(NamedTuple):
@@ -61,14 +60,14 @@ class Alarm:
         self._up = math.exp(settings.rate * (1 - target_rate))
 
     @staticmethod
-    def fields() -> tuple[Field, ...]:
+    def fields() -> tuple[Column, ...]:
         return (
-            Field(_FACTOR, "<f8", (), 1.0),
-            Field(_ON, "?"),
-            Field(_SPENT, "?"),
-            Field(_PEAK, "<f8"),
-            Field(_TROUGH, "<f8"),
-            Field(_ROWS, "<i4"),
+            Column(_FACTOR, "<f8", (), 1.0),
+            Column(_ON, "?"),
+            Column(_SPENT, "?"),
+            Column(_PEAK, "<f8"),
+            Column(_TROUGH, "<f8"),
+            Column(_ROWS, "<i4"),
         )
 
     def update(self, states: States, visits: Visits, raw_B: F64, judged_B: Bools) -> Alarms:

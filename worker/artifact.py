@@ -22,6 +22,7 @@ from worker.calibration import Calibration
 from worker.chart import ChartSettings
 from worker.errors import ModelError
 from worker.model import Kind, Shape, build
+from worker.quality import Quality
 from worker.reconstructor import Reconstructor, predict_in_blocks
 from worker.registry import MANIFEST, REPORT, WEIGHTS, Registry
 from worker.scaling import Scaling
@@ -83,6 +84,7 @@ class Manifest(_Part):
     chart: ChartSettings | None = Field(None, description="null: each reading's error is its score.")
     mean_scale: tuple[float, ...] = Field((), description="By feature: spread of the chart's mean deviation.")
     alarm: AlarmSettings | None = Field(None, description="null: a score above the threshold, and no more.")
+    quality: Quality | None = Field(None, description="What counts as a faulty sensor. null: only limits that are set.")
     calibration: Calibration
     entities: tuple[str, ...] = Field((), max_length=MAX_ENTITIES, description="Seen in training, as far as listed.")
     entities_complete: bool = Field(True, description="Whether all of them are listed.")
@@ -108,6 +110,8 @@ class Manifest(_Part):
         ):
             if len(values) != f:
                 raise ValueError(f"{name} has {len(values)} numbers for {f} features")
+        if self.quality is not None and self.quality.features != f:
+            raise ValueError(f"quality has {self.quality.features} features, the model {f}")
         if min(*self.residual_scale, *self.mean_scale, *self.scaling.span) <= 0:
             raise ValueError("a scale is not positive")
         return self

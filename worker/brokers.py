@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import (
     AuthorizationError,
     KafkaError,
     KafkaTimeoutError,
     RetriableError,
     SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
 )
 
@@ -90,6 +91,32 @@ def require_topics(consumer: KafkaConsumer, settings: KafkaSettings, *topics: st
             f"(python -m kafka.admin -b {settings.bootstrap_servers} topics create -t {missing[0]} "
             "--num-partitions 4) or name another in ZMU_INPUT__TOPIC, ZMU_OUTPUT__TOPIC, ZMU_DEAD_LETTERS__TOPIC"
         )
+
+
+def ensure_incidents(settings: Settings) -> bool:
+    """Makes the compacted topic of incidents where it is wanted and not there. Returns True; raises BrokerError."""
+    topic = settings.incidents.topic
+    if not settings.incidents.enabled:
+        return True
+    with explained(settings.kafka):
+        admin = KafkaAdminClient(**client_options(settings.kafka))
+        try:
+            found = {each["name"]: each for each in admin.describe_topics([settings.input.topic, topic])}
+            if not found[topic]["error_code"]:
+                return True
+            partitions = len(found[settings.input.topic]["partitions"])
+            configs = {"cleanup.policy": "compact"}
+            with contextlib.suppress(TopicAlreadyExistsError):
+                admin.create_topics({topic: {"num_partitions": partitions, "configs": configs}})
+            admin.wait_for_topics([topic])
+            return True
+        except AuthorizationError as error:
+            raise BrokerError(
+                f"there is no topic {topic!r}, and this user may not make it; create it with cleanup.policy=compact, "
+                "or set ZMU_INCIDENTS__ENABLED=false"
+            ) from error
+        finally:
+            admin.close()
 
 
 def _path(path: object) -> str | None:

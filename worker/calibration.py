@@ -53,6 +53,7 @@ class Calibration(BaseModel):
     scores: tuple[float, ...] = Field(min_length=2, max_length=4096, description="Ascending support points …")
     p_values: tuple[float, ...] = Field(min_length=2, max_length=4096, description="… and P(score ≥ point).")
     tail: Tail | None = Field(None, description="None where the held-out readings were too few for a fit.")
+    alarm_rows: float = Field(1.0, ge=1, description="Readings that an alarm among the held-out ones lasted; the mean.")
     fixed: bool = Field(False, description="Whether there were too few to answer for any rate but one threshold.")
 
     @model_validator(mode="after")

@@ -21,11 +21,10 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
-from pydantic import Field as Described
+from pydantic import BaseModel, ConfigDict, Field
 
 from worker.records import F64, I32, Bools
-from worker.state import Field, States
+from worker.state import Column, States
 from worker.visits import Visits
 
 MOST = 1e4                              # deviations that memory takes in: one absurd reading must not fill it for ever
@@ -37,22 +36,22 @@ class ChartSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    fast_weight: float = Described(0.3, gt=0, le=1, description="Of the newest row in the mean of squares.")
-    slow_share: float = Described(
+    fast_weight: float = Field(0.3, gt=0, le=1, description="Of the newest row in the mean of squares.")
+    slow_share: float = Field(
         0.0, ge=0, description="Weight of lasting shifts beside that of large deviations, which has 1. 0: none."
     )
-    mean_weight: float = Described(0.1, gt=0, le=1, description="Of the newest row in the mean deviation.")
-    slow_weight: float = Described(1.0, gt=0, le=1, description="Of the newest row in the mean of squared means.")
-    baseline_weight: float = Described(
+    mean_weight: float = Field(0.1, gt=0, le=1, description="Of the newest row in the mean deviation.")
+    slow_weight: float = Field(1.0, gt=0, le=1, description="Of the newest row in the mean of squared means.")
+    baseline_weight: float = Field(
         0.003, ge=0, le=1, description="Of the newest row in the baseline that follows drift. 0: no baseline."
     )
-    gate: float = Described(
+    gate: float = Field(
         4.0, gt=0, description="Deviations, in units of their spread, from which the baseline stands still."
     )
-    gate_by: Literal["deviation", "mean"] = Described(
+    gate_by: Literal["deviation", "mean"] = Field(
         "deviation", description="What the gate looks at: the deviation itself, or its mean."
     )
-    accept_after: int | None = Described(
+    accept_after: int | None = Field(
         None, ge=1, description="Rows out of control after which a new level is taken for normal. null: never."
     )
 
@@ -75,14 +74,14 @@ class Chart:
         self._follows_mean = settings.slow_share > 0 or settings.gate_by == "mean"
 
     @staticmethod
-    def fields(features: int) -> tuple[Field, ...]:
+    def fields(features: int) -> tuple[Column, ...]:
         f = (features,)
         return (
-            Field(_BASELINE, "<f8", f),
-            Field(_MEAN, "<f8", f),
-            Field(_FAST, "<f8", f, 1.0),
-            Field(_SLOW, "<f8", f, 1.0),
-            Field(_OUT, "<i4", f),
+            Column(_BASELINE, "<f8", f),
+            Column(_MEAN, "<f8", f),
+            Column(_FAST, "<f8", f, 1.0),
+            Column(_SLOW, "<f8", f, 1.0),
+            Column(_OUT, "<i4", f),
         )
 
     def update(self, states: States, visits: Visits, residual_BF: F64, judged_B: Bools) -> Charted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
@@ -27,11 +27,18 @@ class Stopped(Exception):
     """The worker was told to leave while the output refused; nothing of the batch is committed."""
 
 
-class Checkpoint(Protocol):
-    def complete(self, messages: Sequence[Message], offsets: Mapping[int, int]) -> list[Change]:
-        """Publishes and commits one batch; returns the rebalances that happened meanwhile.
+class Completed(NamedTuple):
+    changes: list[Change]               # rebalances that happened meanwhile
+    committed: bool                     # False: the group has moved on, and the partitions' next owner reads again
 
-        offsets: next offset to read, by partition.
+
+class Checkpoint(Protocol):
+    def complete(
+        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> Completed:
+        """Publishes and commits one batch.
+
+        offsets, notes: next offset to read, and what is kept beside it, by partition.
         Raises Stopped.
         """
 
@@ -61,7 +68,9 @@ class AtLeastOnce:
     def writable(self) -> bool:
         return self._writable
 
-    def complete(self, messages: Sequence[Message], offsets: Mapping[int, int]) -> list[Change]:
+    def complete(
+        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> Completed:
         changes: list[Change] = []
         # 1. Everything that the batch says is on its topic.
         with self._metrics.stage("publish"):
@@ -70,8 +79,8 @@ class AtLeastOnce:
         gone = {partition for change in changes for partition in change.partitions}
         kept = {partition: offset for partition, offset in offsets.items() if partition not in gone}
         with self._metrics.stage("commit"):
-            self._commit(kept)
-        return changes
+            committed = self._commit(kept, notes)
+        return Completed(changes, committed)
 
     def _publish(self, messages: Sequence[Message], changes: list[Change]) -> None:
         groups = [list(messages)] if messages else []
@@ -130,15 +139,15 @@ class AtLeastOnce:
             changes += self._source.idle()
             self._sink.flush(PRESS_SECONDS)
 
-    def _commit(self, offsets: Mapping[int, int]) -> None:
+    def _commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> bool:
         attempt = 0
         while offsets:
             self._heartbeat.beat()
             try:
-                self._source.commit(offsets)
+                self._source.commit(offsets, notes)
             except CommitLost as error:
                 self._metrics.commit_failed(error)
-                return                      # the partitions' new owner reads the batch again, with the same ids
+                return False                # the partitions' new owner reads the batch again, with the same ids
             except BrokerError as error:
                 self._metrics.commit_failed(error)
                 if self._stopping():
@@ -147,7 +156,8 @@ class AtLeastOnce:
                 attempt += 1
             else:
                 self._metrics.committed()
-                return
+                return True
+        return True
 
 
 def _left(group: list[Message], errors: Sequence[Exception | None]) -> list[list[Message]]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from worker.records import I64
-from worker.state import Field, States
+from worker.state import Column, States
 
 TOP_FEATURES = 5                        # features that are named of a peak
 GONE = -1                               # number of a feature that the model does not have any more
@@ -84,7 +84,7 @@ class Course:
 _NAMES = tuple(field.name for field in dataclasses.fields(Course))
 
 
-def fields(open_after: int) -> tuple[Field, ...]:
+def fields(open_after: int) -> tuple[Column, ...]:
     """The columns."""
     m, k = open_after, TOP_FEATURES
     columns: tuple[tuple[Any, ...], ...] = (
@@ -114,7 +114,7 @@ def fields(open_after: int) -> tuple[Field, ...]:
         ("group_offset", "<i8"),
     )
     assert tuple(name for name, *_ in columns) == _NAMES
-    return tuple(Field(PREFIX + name, *rest) for name, *rest in columns)
+    return tuple(Column(PREFIX + name, *rest) for name, *rest in columns)
 
 
 class Courses:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from worker import device, log
-from worker.brokers import require_topics_of
+from worker.brokers import ensure_incidents, require_topics_of
 from worker.checkpoint import AtLeastOnce, Stopped
 from worker.errors import BrokerError, BrokerUnreachable, UserError
 from worker.heartbeat import Heartbeat
@@ -22,6 +22,7 @@ from worker.reload import Models
 from worker.settings import Settings
 from worker.sink import KafkaSink
 from worker.source import KafkaSource
+from worker.statestore import KafkaStateStore
 
 Answer = TypeVar("Answer")
 
@@ -58,7 +59,7 @@ class Daemon:
                 return 0                    # told to stop while there was no model
             leaving.callback(models.close)
             kafka = settings.kafka
-            if not self._answered(lambda: require_topics_of(settings)):
+            if not self._answered(lambda: require_topics_of(settings) and ensure_incidents(settings)):
                 return 0                    # … or no broker
             source = self._answered(lambda: KafkaSource(kafka, settings.input))
             if source is None:
@@ -68,8 +69,14 @@ class Daemon:
             if sink is None:
                 return 0
             leaving.callback(sink.close)
+            store = None
+            if settings.state.snapshot_seconds:
+                store = KafkaStateStore(kafka, settings.input, sink, self._heartbeat)
+                leaving.callback(store.close)
+                if self._answered(store.ensure) is None:
+                    return 0
             checkpoint = AtLeastOnce(source, sink, metrics, self._heartbeat, self._stop.is_set)
-            loop = Loop(settings, source, checkpoint, models, metrics, self._heartbeat, self._stop.is_set)
+            loop = Loop(settings, source, checkpoint, models, store, metrics, self._heartbeat, self._stop.is_set)
             self._ready = lambda: {
                 "model": models.current.version,
                 "assigned": source.joined,

@@ -22,7 +22,7 @@ from worker.artifact import Artifact
 from worker.chart import Chart, Charted
 from worker.reconstructor import predict_in_blocks
 from worker.records import F32, F64, Batch, Bools
-from worker.state import Field, States
+from worker.state import Column, States
 from worker.visits import Visits
 
 AT_ONCE = 4096                          # rows of a history scored at once; memory, not results, depends on it
@@ -71,7 +71,7 @@ class Detector:
         self._scale_F = np.asarray(manifest.residual_scale, np.float64)
         self._gap_ms = None if manifest.gap_seconds is None else round(manifest.gap_seconds * 1000)
         self._withhold = withhold
-        rate = manifest.calibration.target_rate if target_rate is None else target_rate
+        self.target_rate = rate = manifest.calibration.target_rate if target_rate is None else target_rate
         self.threshold = manifest.calibration.threshold_for(rate)
         self._chart = Chart(manifest.chart, np.asarray(manifest.mean_scale)) if manifest.chart else None
         self._alarm = Alarm(manifest.alarm, self.threshold, rate) if manifest.alarm else None
@@ -81,7 +81,7 @@ class Detector:
         return sum(tensor.nbytes for tensor in self._model.state_dict().values())
 
     @property
-    def fields(self) -> tuple[Field, ...]:
+    def fields(self) -> tuple[Column, ...]:
         """What is to be remembered of an entity."""
         n_features, window = len(self.manifest.features), self.manifest.shape.window
         if window == 1 and self._chart is None and self._alarm is None:
@@ -123,7 +123,7 @@ class Detector:
 
     def residuals(self, batch: Batch, states: States, visits: Visits) -> Residuals:
         scaling, shape = self.manifest.scaling, self.manifest.shape
-        if not states.fields:
+        if not self.fields:
             windowed = windows.alone(batch.x_BF)
         else:
             windowed = windows.gather(states, batch, visits, shape.window, self._gap_ms)

@@ -30,6 +30,10 @@ class Entities:
         """One past the largest code ever given."""
         return len(self.names)
 
+    def used_names(self) -> list[str]:
+        """Of all that are in use."""
+        return [name for codes in self._codes.values() for name in codes]
+
     def codes(self) -> list[int]:
         """All that are in use."""
         return [code for codes in self._codes.values() for code in codes.values()]
@@ -51,10 +55,6 @@ class Entities:
                 self.partitions.append(partition)
             codes[name] = code
         return code
-
-    def clear(self) -> None:
-        """Forgets all."""
-        self.__init__()  # type: ignore[misc]
 
     def release(self, codes: Iterable[int]) -> None:
         """Forgets entities; whoever keeps state by code clears it first."""

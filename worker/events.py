@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from worker.artifact import Manifest
 from worker.detector import Scores
 from worker.entities import Entities
+from worker.faults import Finding
 from worker.records import Batch, Contribution, Event, ModelRef, Origin, Severity, event_id, rfc3339
 from worker.settings import OutputSettings
 
@@ -42,8 +43,50 @@ class EventBuilder:
                 contributions=self._contributions(batch, scores, i),
                 model=self._model,
                 source=Origin(topic, partition, offset),
-                flags=self._flags(entity, bool(scores.imputed_B[i])),
+                flags=self._flags(entity, bool(scores.warming_B[i]), bool(scores.imputed_B[i])),
             )
+
+    def faults(
+        self, topic: str, findings: Sequence[Finding], batch: Batch, scores: Scores, entities: Entities
+    ) -> Iterator[Event]:
+        """One for each fault of a sensor that begins, and each silence of an entity that is over and was not said."""
+        for finding in findings:
+            i = finding.row
+            if finding.kind == "silent" or i is None:
+                yield from self.silences(topic, [finding], entities)
+                continue
+            share = 1 / len(finding.features)
+            named = finding.features[: self._settings.contributions]
+            yield self._fault(
+                topic, finding, entities.names[finding.entity],
+                score=float(scores.anomaly_score_B[i]),
+                p_value=float(scores.p_value_B[i]),
+                contributions=tuple(self._contribution(batch, scores, i, f, share) for f in named),
+            )
+
+    def silences(self, topic: str, findings: Sequence[Finding], entities: Entities) -> Iterator[Event]:
+        """One for each entity that fell silent, about its last reading."""
+        for finding in findings:
+            yield self._fault(topic, finding, entities.names[finding.entity], 0.0, 1.0, ())
+
+    def _fault(
+        self, topic: str, finding: Finding, entity: str, score: float, p_value: float,
+        contributions: tuple[Contribution, ...],
+    ) -> Event:
+        return Event(
+            kind=finding.kind,
+            event_id=event_id(topic, finding.partition, finding.offset, finding.kind),
+            entity=entity,
+            timestamp=rfc3339(max(finding.timestamp_ms, 0)),
+            detected_at=rfc3339(self._now_ms()),
+            anomaly_score=score,
+            p_value=p_value,
+            severity="warning",
+            contributions=contributions,
+            model=self._model,
+            source=Origin(topic, finding.partition, finding.offset),
+            flags=self._flags(entity),
+        )
 
     def severity(self, anomaly_score: float) -> Severity:
         return "critical" if anomaly_score >= self._settings.critical_score else "warning"
@@ -52,19 +95,23 @@ class EventBuilder:
         part_F = scores.feature_score_BF[i]
         share_F = part_F / part_F.sum()
         largest = np.argsort(-share_F, kind="stable")[: self._settings.contributions].tolist()
-        return tuple(
-            Contribution(
-                feature=self._features[f],
-                actual=None if np.isnan(batch.x_BF[i, f]) else _shortest(batch.x_BF[i, f]),
-                expected=_shortest(scores.expected_BF[i, f]),
-                share=float(share_F[f]),
-            )
-            for f in largest
+        return tuple(self._contribution(batch, scores, i, f, float(share_F[f])) for f in largest)
+
+    def _contribution(self, batch: Batch, scores: Scores, i: int, f: int, share: float) -> Contribution:
+        return Contribution(
+            feature=self._features[f],
+            actual=None if np.isnan(batch.x_BF[i, f]) else _shortest(batch.x_BF[i, f]),
+            expected=_shortest(scores.expected_BF[i, f]),
+            share=share,
         )
 
-    def _flags(self, entity: str, imputed: bool) -> tuple[str, ...]:
-        cold = self._known is not None and entity not in self._known
-        return (*(("cold_start",) if cold else ()), *(("imputed",) if imputed else ()))
+    def is_cold(self, entity: str) -> bool:
+        """Whether training has not seen it."""
+        return self._known is not None and entity not in self._known
+
+    def _flags(self, entity: str, warming: bool = False, imputed: bool = False) -> tuple[str, ...]:
+        said = {"cold_start": self.is_cold(entity), "warming_up": warming, "imputed": imputed}
+        return tuple(flag for flag, holds in said.items() if holds)
 
 
 def _shortest(value: np.float32) -> float:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from worker.course import UNKNOWN, Course, Opening
-from worker.incident_settings import IncidentSettings
 from worker.records import LATEST_MS, Severity
+from worker.settings import IncidentSettings
 
 Join = Callable[[int, Opening], Opening]        # the group that an entity's opening belongs to
 State = Literal["open", "update", "close"]

@@ -20,10 +20,10 @@ from worker.course import PREFIX, TOP_FEATURES, UNKNOWN, Course, Courses, fields
 from worker.detector import Scores
 from worker.entities import Entities
 from worker.hysteresis import Hysteresis, Reading, State
-from worker.incident_settings import IncidentSettings
 from worker.openings import Openings
 from worker.records import F32, F64, I32, I64, Batch, Bools, Origin, Severity, event_id, rfc3339
-from worker.state import Field, States
+from worker.settings import IncidentSettings
+from worker.state import Column, States
 
 
 class PeakFeature(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class Incidents:
         self._close_after_ms = round(settings.close_after_seconds * 1000)
         self._group_window_ms = round(settings.group_window_seconds * 1000)
 
-    def fields(self) -> tuple[Field, ...]:
+    def fields(self) -> tuple[Column, ...]:
         return fields(self._open_after)
 
     def update(self, states: States, entities: Entities, topic: str, batch: Batch, scores: Scores) -> list[Incident]:

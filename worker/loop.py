@@ -6,25 +6,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from worker import windows
-from worker.checkpoint import RETRY_SECONDS, Checkpoint
+import numpy as np
+
+from worker.checkpoint import RETRY_SECONDS, Checkpoint, Stopped
 from worker.codec.events import dead_letter, event_message
+from worker.codec.incidents import incident_message
 from worker.codec.readings import ReadingDecoder, ReadingSchema
-from worker.detector import Scores
-from worker.entities import Entities
 from worker.errors import BrokerError
 from worker.events import EventBuilder
 from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
+from worker.partitions import Partitions
 from worker.records import Batch, Refusal
 from worker.reload import Models
 from worker.settings import Settings
 from worker.sink import Message
+from worker.snapshotter import Snapshotter
 from worker.source import Change, CommitLost, Fetched, Source
-from worker.state import States
+from worker.statestore import StateStore
+from worker.watch import Seen, Watch
 
-MAX_ENTITIES = 1_000_000
 IDLE_SECONDS = 0.5                      # how long a quiet poll lasts: the time that a signal may have to wait
+TEND_SECONDS = 1.0
+LAST_SNAPSHOT_SECONDS = 5.0
 
 
 class Loop:
@@ -36,29 +40,51 @@ class Loop:
         source: Source,
         checkpoint: Checkpoint,
         models: Models,
+        store: StateStore | None,
         metrics: Metrics,
         heartbeat: Heartbeat,
         stopping: Callable[[], bool],
         sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """store: None where no state is kept."""
         self._settings, self._source, self._checkpoint = settings, source, checkpoint
         self._models, self._metrics, self._heartbeat = models, metrics, heartbeat
-        self._stopping, self._sleep = stopping, sleep
-        self._entities = Entities()
-        self._states = States(())
+        self._stopping, self._sleep, self._clock = stopping, sleep, clock
+        self._watch = Watch(settings, source.topic, clock)
+        interval = settings.state.snapshot_seconds
+        snapshotter = Snapshotter(store, self._watch.entities, interval, clock) if store and interval else None
+        self._partitions = Partitions(source, self._watch, snapshotter, metrics)
         self._newest_ms: dict[int, int] = {}        # timestamp of the newest record done, by partition
+        self._last_read: dict[int, float] = {}      # when a partition last had a record
+        self._tended = clock()
         self._take_model()
 
     def run(self) -> None:
         """Until told to stop. Raises Stopped where the output still refuses then."""
         while not self._stopping():
             self._turn()
+        self._leave()
 
     def run_until_drained(self) -> None:
         """Until everything that was in the topic at the start is scored and committed."""
         ends = self._source.ends()
         while not self._stopping() and not self._drained(ends):
             self._turn()
+        self._leave()
+
+    def _leave(self) -> None:
+        """After the last batch: what the next owner needs, so that it has nothing to read again."""
+        try:
+            self._partitions.last_snapshots()
+            deadline = self._clock() + LAST_SNAPSHOT_SECONDS
+            while not self._partitions.settled() and self._clock() < deadline:
+                self._heartbeat.beat()
+                self._rebalance(self._source.idle())
+            held = self._partitions.held()
+            self._checkpoint.complete([], held, self._partitions.notes(held))
+        except (BrokerError, Stopped) as error:
+            self._metrics.survived("snapshot", error)   # the one before it still counts
 
     def _turn(self) -> None:
         self._heartbeat.beat()
@@ -70,35 +96,78 @@ class Loop:
         self._rebalance(fetched.changes)
         if fetched.records:
             self._process(fetched)
-        self._report_lag()
+        if self._clock() - self._tended >= TEND_SECONDS:
+            self._tended = self._clock()
+            self._tend()
+        self._partitions.snapshot()
 
     def _process(self, fetched: Fetched) -> None:
         records = fetched.records
         self._count(fetched)
-        if len(self._entities) > MAX_ENTITIES:
-            self._entities.clear()          # names made at random, one for each reading or so
-            self._states = self._models.current.detector.states()
         with self._metrics.stage("decode"):
             batch, refused = self._decoder.decode(records)
+        self._partitions.touched(batch.entity_B)
+        known, batch = self._partitions.split(batch)
+        if len(known):
+            self._watch.process(known)              # read again: remembered, and not said again
         with self._metrics.stage("score"):
-            self._states.reserve(self._entities.capacity)
-            scores = self._models.current.detector.score(batch, self._states)
-        messages = self._decide(batch, scores, refused)
-        offsets = {record.partition: record.offset + 1 for record in records}
-        self._rebalance(self._checkpoint.complete(messages, offsets))
+            seen = self._watch.process(batch)
+        refused = [r for r in refused if not self._partitions.silent(r.record.partition, r.record.offset)]
+        messages = self._decide(batch, seen, refused)
+        self._complete(messages, {record.partition: record.offset + 1 for record in records})
         self._metrics.batch_done(batch.timestamp_ms_B)
 
-    def _decide(self, batch: Batch, scores: Scores, refused: Sequence[Refusal]) -> list[Message]:
-        """What the batch has to say: an event for each anomaly, a dead letter for each refused record."""
-        events = list(self._events.events(self._source.topic, batch, scores, self._entities))
-        self._metrics.batch_scored(self._models.current.version, scores.anomaly_score_B)
+    def _decide(self, batch: Batch, seen: Seen, refused: Sequence[Refusal]) -> list[Message]:
+        """What the batch has to say: events, incidents, and a dead letter for each refused record."""
+        topic, entities = self._source.topic, self._watch.entities
+        events = list(self._events.events(topic, batch, seen.scores, entities))
+        faults = list(self._events.faults(topic, seen.findings, batch, seen.scores, entities))
+        version = self._models.current.version
+        self._metrics.batch_scored(version, seen.scores.anomaly_score_B, int(seen.scores.warming_B.sum()))
         self._metrics.anomalies_found(Counter(event.severity for event in events))
+        self._metrics.faults_found(Counter(event.kind for event in faults))
         self._metrics.records_refused(refused)
-        self._metrics.entities(len(self._entities))
         return [
-            *(event_message(self._settings.output.topic, event) for event in events),
+            *(event_message(self._settings.output.topic, event) for event in (*events, *faults)),
+            *(incident_message(self._settings.incidents.topic, incident) for incident in seen.incidents),
             *(dead_letter(self._settings.dead_letters.topic, refusal) for refusal in refused),
         ]
+
+    def _complete(self, messages: Sequence[Message], read: Mapping[int, int]) -> None:
+        offsets = self._partitions.due(read)
+        completed = self._checkpoint.complete(messages, offsets, self._partitions.notes(offsets))
+        self._partitions.committed(offsets, completed.committed)
+        self._rebalance(completed.changes)
+
+    def _tend(self) -> None:
+        """Once a second or so: what no reading tells."""
+        self._report_lag()
+        entities, topic = self._watch.entities, self._source.topic
+        messages: list[Message] = []
+        for partition in self._partitions.live():
+            if self._source.lag(partition):
+                continue                            # what is missing may well be there, unread
+            idle_seconds = self._clock() - self._last_read.setdefault(partition, self._clock())
+            findings, incidents = self._watch.quiet(partition, idle_seconds)
+            faults = list(self._events.silences(topic, findings, entities))
+            self._metrics.faults_found(Counter(event.kind for event in faults))
+            messages += [event_message(self._settings.output.topic, event) for event in faults]
+            messages += [incident_message(self._settings.incidents.topic, incident) for incident in incidents]
+            self._partitions.touched(np.array([finding.entity for finding in findings], np.int32))
+        messages += self._forget_leavers()
+        if messages:
+            self._complete(messages, {})
+        self._metrics.entities(len(entities), sum(map(self._events.is_cold, entities.used_names())))
+
+    def _forget_leavers(self) -> list[Message]:
+        codes = self._watch.leavers()
+        if not len(codes):
+            return []
+        entities = self._watch.entities
+        for code in codes.tolist():
+            self._partitions.forget(entities.partitions[code], [entities.names[code]])
+        told = self._watch.forget(codes)
+        return [incident_message(self._settings.incidents.topic, incident) for incident in told]
 
     def _rebalance(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -112,22 +181,17 @@ class Loop:
                 self._metrics.assigned(self._source.topic, begun, total)
             else:
                 for partition in change.partitions:
-                    self._states.reset(self._entities.release_partition(partition))
+                    self._partitions.release(partition)
                     self._newest_ms.pop(partition, None)
+                    self._last_read.pop(partition, None)
                 self._metrics.revoked(self._source.topic, change.partitions, total, change.kind)
 
     def _begin(self, partition: int) -> None:
-        """Where the group left off; a group that never was here commits its first place at once. Otherwise `latest`
-        would mean a later place after a crash, and lose the readings between.
-        """
         attempt = 0
         while not self._stopping():
             self._heartbeat.beat()
             try:
-                start = self._source.start(partition)
-                self._source.seek(partition, start.offset)
-                if start.fresh:
-                    self._source.commit({partition: start.offset})
+                self._partitions.begin(partition)
             except CommitLost as error:
                 self._metrics.commit_failed(error)      # the group moves on: another change is on its way
             except BrokerError as error:
@@ -138,12 +202,10 @@ class Loop:
             return
 
     def _take_model(self) -> None:
-        """A new version goes on with the entities' last readings; what its chart and alarm remember is its own."""
         detector = self._models.current.detector
-        manifest, before = detector.manifest, self._states
-        self._states = detector.states()
-        self._states.carry(before, self._entities.codes(), windows.COLUMNS)
-        form = self._settings.input
+        manifest, form = detector.manifest, self._settings.input
+        self._watch.serve(detector)
+        self._partitions.rewrite_all()
         schema = ReadingSchema(
             features=manifest.features,
             entity_field=form.entity_field,
@@ -151,7 +213,7 @@ class Loop:
             values_field=form.values_field,
             max_record_bytes=form.max_record_bytes,
         )
-        self._decoder = ReadingDecoder(schema, self._entities)
+        self._decoder = ReadingDecoder(schema, self._watch.entities)
         self._events = EventBuilder(manifest, self._settings.output, now_ms=lambda: time.time_ns() // 1_000_000)
 
     def _drained(self, ends: Mapping[int, int]) -> bool:
@@ -163,6 +225,7 @@ class Loop:
         size_bytes = sum(len(record.value or b"") for record in fetched.records)
         self._metrics.batch_fetched(self._source.topic, by_partition, size_bytes, fetched.reason)
         self._newest_ms.update((record.partition, record.timestamp) for record in fetched.records)
+        self._last_read.update(dict.fromkeys(by_partition, self._clock()))
 
     def _report_lag(self) -> None:
         """Age of the newest reading done, while there are later ones; clocks that disagree are clamped at 0."""

@@ -1,4 +1,4 @@
-"""Source and sink in memory: the real ports without a broker, for tests and for trying things out."""
+"""Source, sink and state store in memory: the real ports without a broker, for tests and for trying things out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from worker.records import Record
+from worker.restore import Loaded
 from worker.sink import Failed, Message
+from worker.snapshots import Row, pack
 from worker.source import Change, Fetched, Start
 
 
@@ -31,6 +33,7 @@ class MemorySource:
             self._partitions[record.partition].append(record)
         self._positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
+        self.notes: dict[int, str] = {}
         self.joined = False
 
     def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
@@ -46,13 +49,15 @@ class MemorySource:
         return Fetched(found, reason="full" if len(found) == max_records else "waited")
 
     def start(self, partition: int) -> Start:
-        return Start(self.committed.get(partition, 0), fresh=partition not in self.committed)
+        note = self.notes.get(partition, "")
+        return Start(self.committed.get(partition, 0), fresh=partition not in self.committed, note=note)
 
     def seek(self, partition: int, offset: int) -> None:
         self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         self.committed.update(offsets)
+        self.notes.update(notes)
 
     def idle(self) -> list[Change]:
         return []
@@ -91,6 +96,45 @@ class MemorySink:
 
     def renew(self) -> None:
         return None
+
+    def close(self) -> None:
+        return None
+
+
+class MemoryStateStore:
+    """A compacted topic as lists. `refusals` are given, one each, as the answer to the next rows."""
+
+    def __init__(self, refusals: Sequence[Exception] = ()) -> None:
+        self.logs: dict[int, list[MemoryRecord]] = defaultdict(list)
+        self.topic_id = "0" * 32
+        self._ends: dict[int, int] = defaultdict(int)
+        self._refusals = list(refusals)
+
+    def load(self, partition: int) -> Loaded:
+        return Loaded(list(self.logs[partition]), self._ends[partition], self.topic_id)
+
+    def publish(self, partition: int, rows: Sequence[Row]) -> list[Failed | Acknowledged]:
+        receipts: list[Failed | Acknowledged] = []
+        for row in rows:
+            if self._refusals:
+                receipts.append(Failed(self._refusals.pop(0)))
+            else:
+                self.append(partition, *pack(row))
+                receipts.append(Acknowledged())
+        return receipts
+
+    def append(
+        self, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """One record, whoever sent it."""
+        self.logs[partition].append(MemoryRecord("state", partition, self._ends[partition], 0, key, value, headers))
+        self._ends[partition] += 1
+
+    def compact(self, partition: int, upto: int | None = None) -> None:
+        """What a broker may do at any time to records below an offset (default: all): of each key, the last stays."""
+        log = self.logs[partition]
+        last = {record.key: record.offset for record in log if upto is None or record.offset < upto}
+        self.logs[partition] = [record for record in log if record.offset >= last.get(record.key, 0)]
 
     def close(self) -> None:
         return None

@@ -24,6 +24,8 @@ from prometheus_client import (
 
 from worker import log
 from worker.records import F64, I64, Refusal
+from worker.restore import Restored
+from worker.snapshotter import Settled
 
 _STAGE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -56,6 +58,12 @@ class Metrics:
         self._consumed_bytes = counter("consumed_bytes", "Bytes of the fetched records' values.", ("topic",))
         self._scored = counter("records_scored", "Readings scored.", ("model_version",))
         self._anomalies = counter("anomalies", "Anomalous readings.", ("severity",))
+        self._faults = counter("sensor_faults", "Faults of sensors, and silences of entities.", ("kind",))
+        self._warming = counter("readings_warming_up", "Readings scored before their entity's window was full.")
+        self._restored = counter(
+            "state_entities", "Entities whose state was taken over, read again further back, or lost.", ("result",)
+        )
+        self._snapshots = counter("snapshots", "Snapshots of a partition's state.", ("result",))
         self._produced = counter("events_produced", "Records acknowledged by the output topics.", ("topic",))
         self._refused = counter("records_dead_lettered", "Records that are no readings.", ("reason",))
         self._errors = counter("errors", "Errors survived.", ("stage", "type"))
@@ -80,6 +88,8 @@ class Metrics:
         self._entities = gauge("entities_tracked", "Entities with state in memory.")
         self._model_loaded = gauge("model_loaded_timestamp_seconds", "When the served model was loaded.")
         self._threshold = gauge("threshold", "The model's raw score at which anomaly_score is 1.")
+        self._target_rate = gauge("target_alarm_rate", "Share of normal readings that may be in alarm.")
+        self._cold = gauge("entities_cold_start", "Tracked entities that training has not seen.")
         self._device_memory = gauge("device_memory_bytes", "Memory that the model's device holds for us.")
         self._ready = gauge("ready", "Whether /readyz says yes: model, assignment and a writable output.")
         self._build = Info("build", "The program.", namespace="zmu", registry=registry)
@@ -117,13 +127,40 @@ class Metrics:
                 offset=refusal.record.offset,
             )
 
-    def batch_scored(self, model_version: str, score_B: F64) -> None:
+    def batch_scored(self, model_version: str, score_B: F64, warming: int) -> None:
+        """warming: readings whose entity's window was not full yet."""
         self._scored.labels(model_version).inc(len(score_B))
+        self._warming.inc(warming)
         _observe_all(self._score.labels(model_version), score_B, _SCORES)
 
     def anomalies_found(self, severities: Mapping[str, int]) -> None:
         for severity, count in severities.items():
             self._anomalies.labels(severity).inc(count)
+
+    def faults_found(self, kinds: Mapping[str, int]) -> None:
+        for kind, count in kinds.items():
+            self._faults.labels(kind).inc(count)
+
+    def state_restored(self, partition: int, restored: Restored, committed: int) -> None:
+        """A partition's state, of whoever had it before."""
+        self._restored.labels("restored").inc(len(restored.rows))
+        self._restored.labels("late").inc(restored.late)
+        self._restored.labels("lost").inc(restored.lost.total())
+        again = max(committed - restored.replay_from, 0)
+        said = self._log.warning if restored.afresh or restored.lost else self._log.info
+        said(
+            "state restored", partition=partition, entities=len(restored.rows), readings_again=again,
+            **({"lost": dict(restored.lost)} if restored.lost else {}),
+            **({"afresh": restored.afresh} if restored.afresh else {}),
+        )
+
+    def snapshot_settled(self, settled: Settled) -> None:
+        """A snapshot that is on its topic, or failed."""
+        self._snapshots.labels("ok" if settled.error is None else "failed").inc()
+        if settled.error is None:
+            self._stage.labels("snapshot").observe(settled.seconds)
+        else:
+            self.survived("snapshot", settled.error)
 
     def produced(self, records: Mapping[str, int]) -> None:
         """Acknowledged by the broker; number by topic."""
@@ -175,13 +212,18 @@ class Metrics:
             self._lag.labels(topic, partition).set(max(records, 0))
             self._time_lag.labels(topic, partition).set(max(seconds, 0.0))
 
-    def entities(self, number: int) -> None:
+    def entities(self, number: int, cold: int) -> None:
+        """cold: how many of them training has not seen."""
         self._entities.set(number)
+        self._cold.set(cold)
 
-    def model_loaded(self, name: str, version: str, sha256: str, kind: str, threshold: float, device: str) -> None:
+    def model_loaded(
+        self, name: str, version: str, sha256: str, kind: str, threshold: float, target_rate: float, device: str
+    ) -> None:
         self._reloads.labels("loaded").inc()
         self._model_loaded.set(time.time())
         self._threshold.set(threshold)
+        self._target_rate.set(target_rate)
         self._model.info({"name": name, "version": version, "sha256": sha256, "kind": kind, "device": device})
         self._log.info("model loaded", name=name, version=version, kind=kind, device=device)
 

@@ -27,8 +27,7 @@ from worker.records import I32, I64, Batch
 from worker.scaling import LARGEST
 from worker.sensors import MAX_RUN, SensorFaults
 from worker.silence import Silence
-from worker.state import Field as Column
-from worker.state import States
+from worker.state import Column, States
 
 MAX_FEATURES = 4096
 MAX_SILENCE_SECONDS = 366 * 24 * 3600.0

@@ -11,6 +11,7 @@ import torch
 
 from worker import artifact, device
 from worker.artifact import Artifact
+from worker.budget import target_rate
 from worker.detector import Detector
 from worker.errors import ModelError, RegistryError
 from worker.heartbeat import Heartbeat
@@ -121,7 +122,8 @@ class Models:
     def _load(self, version: str) -> Champion:
         loaded = artifact.load(self._registry, version, self._device)
         self._require_features(loaded)
-        return Champion(version, Detector(loaded))
+        rate = target_rate(self._settings, loaded.manifest)
+        return Champion(version, Detector(loaded, rate, withhold=self._settings.warm_up == "withhold"))
 
     def _require_features(self, loaded: Artifact) -> None:
         wanted = self._current.detector.manifest.features if self._current else self._features
@@ -143,7 +145,8 @@ class Models:
             champion.version,
             manifest.sha256,
             manifest.kind,
-            manifest.calibration.threshold,
+            champion.detector.threshold,
+            champion.detector.target_rate,
             str(self._device),
         )
         self._metrics.device_memory(device.memory_bytes(self._device, champion.detector.weights_bytes))

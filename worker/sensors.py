@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from worker.faults import Fault, Finding, Rows
 from worker.records import I32, I64, Batch, Bools
-from worker.state import Field, States
+from worker.state import Column, States
 
 MAX_RUN = 2**30                         # counting stops here
 NEVER = 2**31 - 1
@@ -26,12 +26,12 @@ NEVER = 2**31 - 1
 STUCK, MISSING, OUT = 1, 2, 4           # bits of quality_open: episodes under way
 
 
-def fields(features: int) -> tuple[Field, ...]:
+def fields(features: int) -> tuple[Column, ...]:
     return (
-        Field("quality_last", "<f4", (features,), np.nan),          # the newest value that was not missing
-        Field("quality_equal", "<i4", (features,)),                 # readings in a row that had it
-        Field("quality_missing", "<i4", (features,)),               # readings in a row without a value
-        Field("quality_open", "<i1", (features,)),                  # STUCK | MISSING | OUT
+        Column("quality_last", "<f4", (features,), np.nan),          # the newest value that was not missing
+        Column("quality_equal", "<i4", (features,)),                 # readings in a row that had it
+        Column("quality_missing", "<i4", (features,)),               # readings in a row without a value
+        Column("quality_open", "<i1", (features,)),                  # STUCK | MISSING | OUT
     )
 
 

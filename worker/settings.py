@@ -15,12 +15,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SecretStr,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MOST_READINGS = 32                      # that incidents look back at: a bit of each is kept
 
 
 class Section(BaseModel):
@@ -135,10 +138,108 @@ class ModelSettings(Section):
         "champion", pattern=r"^[a-z][a-z0-9_-]{0,63}$", description="Alias that says which version is served."
     )
     reload_seconds: PositiveFloat = Field(30.0, description="Seconds between looks for a newer version of the alias.")
+    target_rate: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
+        None,
+        description="Share of normal readings that may be in alarm: 0.01 is one in a hundred. Default: what training "
+        "was asked for.",
+    )
+    alerts_per_day: PositiveFloat | None = Field(
+        None, description="Alarms that normal readings may raise in a day, instead of target_rate."
+    )
+    alerts_per: Literal["entity", "all"] = Field(
+        "entity", description="Whether alerts_per_day is meant for each entity, or for all that training saw together."
+    )
+    warm_up: Literal["withhold", "score"] = Field(
+        "withhold",
+        description="Until an entity's window is full. withhold: no event. score: what is missing is taken for normal, "
+        "and the event has the flag `warming_up`.",
+    )
     wait_seconds: Annotated[float, Field(ge=0)] = Field(
         0.0,
         description="Seconds that `run` waits for a first model. 0: a registry without one ends the worker at once; "
         "set it where worker and first training start together.",
+    )
+
+    @model_validator(mode="after")
+    def one_budget(self) -> Self:
+        if self.target_rate is not None and self.alerts_per_day is not None:
+            raise ValueError("target_rate and alerts_per_day both set a budget of alarms; give one")
+        return self
+
+
+class QualitySettings(Section):
+    kinds: tuple[Literal["stuck", "missing", "out_of_range", "silent"], ...] = Field(
+        ("stuck", "missing", "out_of_range", "silent"),
+        description="Faults of sensors that are events of their own, as a JSON list. What counts as stuck, missing "
+        "and silent is learnt in training.",
+    )
+    limits: dict[str, tuple[float | None, float | None]] = Field(
+        {},
+        description="Physical range of features, as JSON: `{\"pressure\": [0, 16], \"flow\": [0, null]}`. A reading "
+        "outside is `out_of_range`. Unlimited where it is not given: nothing here is guessed.",
+    )
+    silent_after_seconds: PositiveFloat | None = Field(
+        None, description="Seconds without a reading after which an entity is silent. Default: learnt in training."
+    )
+
+
+class IncidentSettings(Section):
+    enabled: bool = Field(True, description="Whether consecutive anomalies of an entity are told as incidents too.")
+    topic: TopicName = Field(
+        "sensor-incidents",
+        description="Topic of incidents; compacted (cleanup.policy=compact), it tells the last state of each entity.",
+    )
+    open_after: Annotated[int, Field(ge=1, le=MOST_READINGS)] = Field(
+        3, description="Anomalous readings among the last `open_within` that open an incident. 1: every anomaly does."
+    )
+    open_within: Annotated[int, Field(ge=1, le=MOST_READINGS)] = Field(
+        5,
+        description="Readings that are looked back at, at most 32. Larger beside `open_after`: intermittent faults "
+        "open one sooner, and so does noise.",
+    )
+    close_after_seconds: PositiveFloat = Field(
+        300.0,
+        description="Seconds of reading time without an anomaly after which an incident closes. At least several "
+        "times the interval between readings; shorter: an intermittent fault closes and re-opens.",
+    )
+    cool_down_seconds: NonNegativeFloat = Field(
+        900.0,
+        description="Seconds after closing in which an opening is the same incident again. 0: always a new one.",
+    )
+    update_seconds: NonNegativeFloat = Field(
+        60.0,
+        description="Seconds of reading time between two records of an open incident, at least; a rise in severity "
+        "is told at once.",
+    )
+    critical_after_seconds: PositiveFloat = Field(
+        3600.0,
+        description="Seconds from opening to the last anomaly from which an incident is critical, whatever its peak.",
+    )
+    group_window_seconds: NonNegativeFloat = Field(
+        60.0,
+        description="Seconds from the opening of a group's first incident within which others, of any entity that the "
+        "same worker serves, join the group. 0: no groups.",
+    )
+
+    @model_validator(mode="after")
+    def can_open(self) -> Self:
+        if self.open_after > self.open_within:
+            raise ValueError(
+                f"open_after is {self.open_after}, open_within {self.open_within}: no incident could open; "
+                f"lower open_after or raise open_within"
+            )
+        return self
+
+
+class StateSettings(Section):
+    snapshot_seconds: Annotated[float, Field(ge=0)] = Field(
+        10.0,
+        description="Seconds between two snapshots of a partition's state in the topic `<group>-state`. A restart "
+        "reads so much of the input again, silently. Longer: less to write where there are many entities. 0: none; "
+        "then windows, baselines and incidents begin afresh at every restart and rebalance.",
+    )
+    entity_ttl_seconds: PositiveFloat = Field(
+        604_800.0, description="Seconds without a reading after which an entity is forgotten. Bounds memory."
     )
 
 
@@ -182,6 +283,9 @@ class Settings(BaseSettings):
     output: OutputSettings = Field(default_factory=OutputSettings, description="Anomaly events.")
     dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings, description="Refused records.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="The registry and the version served.")
+    quality: QualitySettings = Field(default_factory=QualitySettings, description="Faults of sensors.")
+    incidents: IncidentSettings = Field(default_factory=IncidentSettings, description="Incidents.")
+    state: StateSettings = Field(default_factory=StateSettings, description="What is remembered of entities.")
     batch: BatchSettings = Field(default_factory=BatchSettings, description="Batching.")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = Field(
         "auto", description="auto, cpu, cuda or cuda:N. auto takes CUDA where there is a device."

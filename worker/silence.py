@@ -19,19 +19,19 @@ import numpy as np
 
 from worker.faults import Finding, Rows
 from worker.records import I64, Batch
-from worker.state import Field, States
+from worker.state import Column, States
 
 BEFORE_ALL_MS = -(2**62)                # no timestamp is so old; differences to it still fit an int64
 
 
-def fields() -> tuple[Field, ...]:
+def fields() -> tuple[Column, ...]:
     """Of an entity's last reading; `resume` finds the stream's place in those of the newest."""
     return (
-        Field("quality_offset", "<i8", (), -1.0),                   # -1: none yet
-        Field("quality_timestamp_ms", "<i8"),                       # its own
-        Field("quality_newest_ms", "<i8"),                          # the stream's newest timestamp
-        Field("quality_stream_ms", "<i8"),                          # the stream's time
-        Field("quality_silent", "<i1"),                             # whether its silence since was said
+        Column("quality_offset", "<i8", (), -1.0),                   # -1: none yet
+        Column("quality_timestamp_ms", "<i8"),                       # its own
+        Column("quality_newest_ms", "<i8"),                          # the stream's newest timestamp
+        Column("quality_stream_ms", "<i8"),                          # the stream's time
+        Column("quality_silent", "<i1"),                             # whether its silence since was said
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple, Protocol
 
 from kafka import KafkaProducer
@@ -12,13 +13,17 @@ from worker.settings import KafkaSettings, OutputSettings
 
 
 class Message(NamedTuple):
-    """One record to produce. `smaller` goes in its place where the topic takes no record of its size."""
+    """One record to produce. `smaller` goes in its place where the topic takes no record of its size.
+
+    partition: by default, the one that the key chooses.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
     smaller: Message | None = None
+    partition: int | None = None
 
 
 class Receipt(Protocol):
@@ -75,15 +80,19 @@ class KafkaSink:
 
     def renew(self) -> None:
         # An idempotent producer that has lost its place in the sequence refuses everything from then on.
-        self._producer.close(timeout=0)
+        _close(self._producer, 0)
         self._producer = self._built()
 
     def send(self, message: Message) -> Receipt:
         try:
             future = self._producer.send(
-                message.topic, key=message.key, value=message.value, headers=message.headers
+                message.topic,
+                key=message.key,
+                value=message.value,
+                headers=message.headers,
+                partition=message.partition,
             )
-        except KafkaError as error:
+        except (KafkaError, ValueError) as error:       # ValueError: a partition that it has not heard of yet
             return Failed(error)
         return _Sent(future)
 
@@ -94,7 +103,18 @@ class KafkaSink:
             return                          # the receipts say what is open; their reader decides
 
     def close(self) -> None:
-        self._producer.close(timeout=5)
+        _close(self._producer, 5)
+
+
+def _close(producer: KafkaProducer, timeout_seconds: float) -> None:
+    """Whatever is still open then fails. kafka-python's own close() raises instead, and leaves the producer running."""
+    try:
+        producer.close(timeout=timeout_seconds)
+    except KafkaError:
+        producer._sender.force_close()
+        producer._sender.join(timeout_seconds + 1)
+        with contextlib.suppress(KafkaError):
+            producer.close(timeout=0)
 
 
 class Failed:

@@ -46,6 +46,8 @@ class Start(NamedTuple):
 
     offset: int
     fresh: bool
+    note: str = ""                      # what was committed beside the offset
+    earliest: int = 0                   # first offset that can still be read
 
 
 class CommitLost(Exception):
@@ -65,8 +67,11 @@ class Source(Protocol):
 
     def seek(self, partition: int, offset: int) -> None: ...
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        """Next offset to read, by partition. Raises CommitLost where the partitions have moved on, and BrokerError."""
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        """Next offset to read, and what is kept beside it, by partition.
+
+        Raises CommitLost where the partitions have moved on, and BrokerError.
+        """
 
     def idle(self) -> list[Change]:
         """Keeps membership while the output is slow, and takes no record."""
@@ -168,7 +173,7 @@ class KafkaSource:
             try:
                 start = self._policy_offset(tp)
                 self._consumer.seek(tp, start)
-                self.commit({tp.partition: start})
+                self.commit({tp.partition: start}, {})
             except (KafkaError, BrokerError, CommitLost) as failed:
                 self._log.warning("offsets expired; going on failed and is tried again", error=str(failed))
                 continue
@@ -180,10 +185,11 @@ class KafkaSource:
     def start(self, partition: int) -> Start:
         tp = TopicPartition(self.topic, partition)
         with explained(self._kafka):
-            committed = self._consumer.committed(tp, timeout_ms=self._kafka.request_timeout_ms)
-            if committed is not None and committed >= 0:
-                return Start(int(committed), fresh=False)
-            return Start(self._policy_offset(tp), fresh=True)
+            found = self._consumer.committed(tp, metadata=True, timeout_ms=self._kafka.request_timeout_ms)
+            earliest = int(self._consumer.beginning_offsets([tp])[tp])
+            if found is not None and found.offset >= 0:
+                return Start(int(found.offset), False, found.metadata or "", earliest)
+            return Start(self._policy_offset(tp), True, "", earliest)
 
     def _policy_offset(self, tp: TopicPartition) -> int:
         ends = self._consumer.beginning_offsets if self._settings.start == "earliest" else self._consumer.end_offsets
@@ -192,11 +198,11 @@ class KafkaSource:
     def seek(self, partition: int, offset: int) -> None:
         self._consumer.seek(TopicPartition(self.topic, partition), offset)
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         try:
             self._consumer.commit(
                 {
-                    TopicPartition(self.topic, partition): OffsetAndMetadata(offset, "", -1)
+                    TopicPartition(self.topic, partition): OffsetAndMetadata(offset, notes.get(partition, ""), -1)
                     for partition, offset in offsets.items()
                 },
                 timeout_ms=self._kafka.request_timeout_ms,

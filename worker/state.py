@@ -20,7 +20,7 @@ from worker.records import I32
 FIRST_ROWS = 64
 
 
-class Field(NamedTuple):
+class Column(NamedTuple):
     """One column: a number, or an array of numbers of this shape, for each entity."""
 
     name: str
@@ -32,7 +32,7 @@ class Field(NamedTuple):
 class States:
     """Rows by entity code (see worker/entities.py). A row begins with the fields' initial values."""
 
-    def __init__(self, fields: Sequence[Field]) -> None:
+    def __init__(self, fields: Sequence[Column]) -> None:
         self.fields = tuple(fields)
         self.dtype = np.dtype([(field.name, field.dtype, field.shape) for field in fields])
         self._rows = self._fresh(FIRST_ROWS)
@@ -53,11 +53,16 @@ class States:
             grown[: len(self._rows)] = self._rows
             self._rows = grown
 
-    def reset(self, codes: I32 | Iterable[int]) -> None:
-        """Back to the initial values."""
+    def reset(self, codes: I32 | Iterable[int], names: Iterable[str] | None = None) -> None:
+        """Back to the initial values; names: of these columns only."""
         which = np.fromiter(codes, np.int64)
         known = which[which < len(self._rows)]
-        self._rows[known] = self._fresh(1)
+        fresh = self._fresh(1)
+        if names is None:
+            self._rows[known] = fresh
+        else:
+            for name in names:
+                self._rows[name][known] = fresh[name]
 
     def dump(self, code: int) -> bytes:
         """The entity's row, to be kept."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from worker.records import F32, I64, Batch, Bools
-from worker.state import Field, States
+from worker.state import Column, States
 from worker.visits import Visits
 
 HISTORY, FILLED, LAST_MS = "history", "filled", "last_timestamp_ms"
@@ -25,11 +25,11 @@ class Windows(NamedTuple):
     full_B: Bools                       # whether all W readings are there
 
 
-def fields(window: int, features: int) -> tuple[Field, ...]:
+def fields(window: int, features: int) -> tuple[Column, ...]:
     return (
-        Field(HISTORY, "<f4", (window - 1, features), float("nan")),
-        Field(FILLED, "<i4"),
-        Field(LAST_MS, "<i8", (), -1),
+        Column(HISTORY, "<f4", (window - 1, features), float("nan")),
+        Column(FILLED, "<i4"),
+        Column(LAST_MS, "<i8", (), -1),
     )
 
 

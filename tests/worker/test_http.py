@@ -58,7 +58,7 @@ def test_health_and_readiness(server: HttpServer) -> None:
 
 
 def test_metrics(server: HttpServer, metrics: Metrics) -> None:
-    metrics.batch_scored("v1", np.array([0.5, 1.0, 1.0001, 1e9]))
+    metrics.batch_scored("v1", np.array([0.5, 1.0, 1.0001, 1e9]), warming=0)
     metrics.assigned("t", [0, 1], 2)
     metrics.lag("t", 0, 5, -3.0)
     metrics.lag("t", 7, 5, 1.0)
@@ -75,7 +75,7 @@ def test_metrics(server: HttpServer, metrics: Metrics) -> None:
 
 def test_many_values_at_once_count_like_one_by_one(metrics: Metrics) -> None:
     values = np.random.default_rng(0).lognormal(0, 2, 1000)
-    metrics.batch_scored("at once", values)
+    metrics.batch_scored("at once", values, warming=0)
     other = Metrics()
     for value in values:
         other._score.labels("one by one").observe(value)

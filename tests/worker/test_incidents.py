@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from tests.incident_plant import FEATURES, LIKELY, START_MS, Plant, Row, at, run, said
 from worker.codec.incidents import incident_message
-from worker.incident_settings import IncidentSettings
 from worker.incidents import Incident, Incidents
 from worker.records import LATEST_MS, event_id
+from worker.settings import IncidentSettings
 
 ANOMALIES = [2.0] * 3
 
