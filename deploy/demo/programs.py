@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -24,20 +25,29 @@ class ProgramError(UserError):
     exit_code = 1
 
 
-def train(settings: Mapping[str, str], log_path: Path, said: Callable[[str], object]) -> None:
-    """One training run; `said` gets its lines as they come. Raises ProgramError unless it publishes a model."""
-    process = _start(["-m", "training", "run"], settings, subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        with log_path.open("wb") as log:
-            for line in process.stdout:
-                log.write(line)
-                said(line.decode(errors="replace").rstrip())
-        code = process.wait()
-    finally:
-        end(process)
-    if code:
-        raise ProgramError(_failure(f"zmu-training run ended with code {code}", log_path))
+class Training:
+    """`zmu-training run`. Raises ProgramError where it ends without a model that may serve."""
+
+    def __init__(self, settings: Mapping[str, str], log_path: Path) -> None:
+        self._log_path = log_path
+        self._process = _start(["-m", "training", "run"], settings, log_path)
+
+    @property
+    def done(self) -> bool:
+        return self._process.poll() == 0
+
+    @property
+    def last_line(self) -> str:
+        with self._log_path.open(errors="replace") as log:
+            return next(iter(deque(log, 1)), "").strip()
+
+    def check(self) -> None:
+        code = self._process.poll()
+        if code:
+            raise ProgramError(_failure(f"zmu-training run ended with code {code}", self._log_path))
+
+    def stop(self) -> int | None:
+        return end(self._process)
 
 
 class Worker:
@@ -47,16 +57,23 @@ class Worker:
         self.metrics_url = f"http://127.0.0.1:{http_port}/metrics"
         self._ready_url = f"http://127.0.0.1:{http_port}/readyz"
         self._log_path = log_path
-        with log_path.open("wb") as log:
-            self._process = _start(["-m", "worker", "run"], settings, log.fileno())
+        self._process = _start(["-m", "worker", "run"], settings, log_path)
 
-    def wait_ready(self, timeout_seconds: float = 90) -> None:
-        """Returns when /readyz says yes: it has its model and its partitions."""
-        deadline = time.monotonic() + timeout_seconds
+    def wait_ready(self, training: Training, said: Callable[[str], object], timeout_seconds: float = 90) -> None:
+        """Returns when /readyz says yes: it has the model of that training, and its partitions.
+
+        said: gets what the training said last, now and then.
+        timeout_seconds: counted from the end of the training.
+        """
+        deadline = math.inf
         while not self._says_ready():
             self.check()
+            training.check()
+            said(training.last_line)
+            if training.done:
+                deadline = min(deadline, time.monotonic() + timeout_seconds)
             if time.monotonic() > deadline:
-                late = f"zmu-worker run was not ready after {timeout_seconds:.0f} s"
+                late = f"zmu-worker run was not ready {timeout_seconds:.0f} s after the training"
                 raise ProgramError(_failure(late, self._log_path))
             time.sleep(0.1)
 
@@ -85,20 +102,19 @@ def end(process: subprocess.Popen[bytes], grace_seconds: float = 20) -> int | No
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
     return process.returncode
 
 
-def _start(module: list[str], settings: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        tethered([sys.executable, *module]),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,         # Ctrl-C is for us: we stop them in order
-    )
+def _start(module: list[str], settings: Mapping[str, str], log_path: Path) -> subprocess.Popen[bytes]:
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            tethered([sys.executable, *module]),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,         # Ctrl-C is for us: we stop them in order
+        )
 
 
 def _failure(what: str, log_path: Path) -> str:

@@ -1,7 +1,7 @@
 """The demo from its first step to its summary.
 
 Kafka starts; the plant writes normal history into the topic and lives on; zmu-training makes a model from the topic;
-zmu-worker serves it, as a process of its own; we break pumps and watch. Ctrl-C ends it all, in order.
+zmu-worker, a process of its own, takes it and scores; we break pumps and watch. Ctrl-C ends it all, in order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deploy.demo.interrupt import ENDED_EARLY, Interrupt
 from deploy.demo.kafka import DemoKafka, running
 from deploy.demo.live import LivePlant
 from deploy.demo.plant import write_until
-from deploy.demo.programs import Worker, train
+from deploy.demo.programs import Training, Worker
 from deploy.demo.pumps import Pumps
 from deploy.demo.scenario import LIVE_SECONDS, PUMPS
 from deploy.demo.steps import Steps
@@ -34,12 +34,14 @@ from worker.errors import UserError
 PROGRAM = "python -m deploy.demo"
 _INTERVAL_SECONDS = 0.2
 _METRICS_PORT = 9108
+# Pumps whose sensors follow one another closely, and faults of half a second: each reading is judged by itself.
 # Fewer and larger steps than by default: seconds count here more than the last bit of loss.
 _TRAINING = {
+    "ZMU_TRAINING__PROFILE": "pointwise",
     "ZMU_TRAINING__BATCH_SIZE": "128",
     "ZMU_TRAINING__LEARNING_RATE": "0.003",
     "ZMU_TRAINING__EPOCHS": "5",
-    "ZMU_TRAINING__MIN_STEPS": "800",
+    "ZMU_TRAINING__MIN_STEPS": "500",
     "ZMU_TRAINING__TARGET_RATE": "0.0001",
 }
 
@@ -73,6 +75,13 @@ def run(args: argparse.Namespace, console: Console, interrupt: Interrupt, leavin
         kafka = leaving.enter_context(running())
         shown.done(kafka.what)
 
+    settings = _settings(kafka, folder)
+    port = _metrics_port()
+    # Before there is a model or a reading: it takes seconds to start, and waits for the first one that is published.
+    worker = Worker(
+        {**settings, "ZMU_HTTP__PORT": str(port), "ZMU_MODEL__WAIT_SECONDS": "600"}, port, folder / "worker.log"
+    )
+    leaving.callback(worker.stop)
     with step(f"plant: writing {args.history_seconds:.0f} s of normal history") as shown:
         history_ms = round(args.history_seconds * 1000)
         pumps = Pumps(PUMPS, args.seed, round(time.time() * 1000) - history_ms, _INTERVAL_SECONDS)
@@ -82,17 +91,11 @@ def run(args: argparse.Namespace, console: Console, interrupt: Interrupt, leavin
     live = LivePlant(pumps, feed).start()
     leaving.callback(live.close)
 
-    settings = _settings(kafka, folder)
     with step("training: reading the topic") as shown:
-        train(settings | _TRAINING, folder / "training.log", lambda line: shown.progress(f"training: {line}"))
-        shown.done("model trained, calibrated and published from the topic")
-
-    with step("worker: starting") as shown:
-        port = _metrics_port()
-        worker = Worker({**settings, "ZMU_HTTP__PORT": str(port)}, port, folder / "worker.log")
-        leaving.callback(worker.stop)
-        worker.wait_ready()
-        shown.done(f"zmu-worker is scoring; metrics: {worker.metrics_url}")
+        training = Training(settings | _TRAINING, folder / "training.log")
+        leaving.callback(training.stop)
+        worker.wait_ready(training, lambda line: shown.progress(f"training: {line}"))
+        shown.done(f"model trained and published, zmu-worker scores with it; metrics: {worker.metrics_url}")
 
     interrupt.remembering()
     ready_seconds = time.monotonic() - begin

@@ -12,7 +12,7 @@ _FOREVER_EVERY_SECONDS = 12.0
 
 # Seconds after the worker is ready, how long, what, which pump, which sensor.
 _ACTS: tuple[tuple[float, float, Kind, str, str | None], ...] = (
-    (1, 10, "cavitation", "pump-2", None),
+    (0.5, 10, "cavitation", "pump-2", None),
     (9, 0.5, "spike", "pump-5", "current"),
     (12, 36, "stuck", "pump-3", "pressure"),
     (16, 12, "blocked_valve", "pump-4", None),

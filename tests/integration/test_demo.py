@@ -142,7 +142,7 @@ def test_ctrl_c_while_kafka_starts(demos: list[Demo], tmp_path: Path) -> None:
     assert list(tmp_path.glob("zmu-kafka-*")) == []
 
 
-@pytest.mark.parametrize("moment", ["plant: writing", "training: reading", "worker: starting"])
+@pytest.mark.parametrize("moment", ["plant: writing", "training: reading"])
 def test_ctrl_c_before_it_is_ready(
     broker: str, admin: KafkaAdminClient, demos: list[Demo], moment: str
 ) -> None:
