@@ -172,8 +172,8 @@ def test_ctrl_c_again_and_again(broker: str, demos: list[Demo]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child's life to its parent's")
-def test_kill_leaves_nothing_either(demos: list[Demo]) -> None:
-    demo = Demo()
+def test_kill_leaves_no_process_either(demos: list[Demo], tmp_path: Path) -> None:
+    demo = Demo(TMPDIR=str(tmp_path))
     demos.append(demo)
     demo.wait_for("training")
     assert demo.left_behind(within_seconds=0)
