@@ -26,6 +26,7 @@ import training.settings
 import worker.__main__
 from worker.cli import Command, variables
 from worker.codec.events import event_message
+from worker.incidents import Incident
 from worker.metrics import Metrics
 from worker.records import Event, ModelRef, Origin
 
@@ -123,6 +124,12 @@ def event_schema() -> str:
     return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu anomaly event", **schema})
 
 
+def incident_schema() -> str:
+    """A JSON Schema of an incident."""
+    schema: dict[str, Any] = msgspec.json.schema(Incident)
+    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu incident", **schema})
+
+
 def headers_schema() -> str:
     """The event's Kafka headers, each as text. What two quite different events have in common is constant."""
     one, other = _headers_of(_event(1)), _headers_of(_event(2))
@@ -163,6 +170,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": lambda: with_parts("settings.md"),
     "metrics.md": lambda: with_parts("metrics.md"),
     "event.schema.json": event_schema,
+    "incident.schema.json": incident_schema,
     "event-headers.schema.json": headers_schema,
 }
 

@@ -149,10 +149,10 @@ class ModelSettings(Section):
     alerts_per: Literal["entity", "all"] = Field(
         "entity", description="Whether alerts_per_day is meant for each entity, or for all that training saw together."
     )
-    warm_up: Literal["withhold", "score"] = Field(
-        "withhold",
-        description="Until an entity's window is full. withhold: no event. score: what is missing is taken for normal, "
-        "and the event has the flag `warming_up`.",
+    warm_up: Literal["score", "withhold"] = Field(
+        "score",
+        description="Until an entity's window is full. score: what is missing is taken for normal, and the event has "
+        "the flag `warming_up`. withhold: no event; fewer false alarms of new entities.",
     )
     wait_seconds: Annotated[float, Field(ge=0)] = Field(
         0.0,
