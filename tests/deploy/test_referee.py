@@ -114,14 +114,14 @@ def test_vitals_are_what_the_worker_s_own_metrics_say() -> None:
     metrics.lag("sensor-readings", 0, 5, 0.1)
     metrics.lag("sensor-readings", 1, 7, 0.1)
     metrics.anomalies_found({"warning": 2, "critical": 1})
-    metrics.model_loaded("pumps", "v7", "abc", "vae", 1.0, "cpu")
+    metrics.model_loaded("pumps", "v7", "abc", "vae", 1.0, 0.01, "cpu")
     now = iter([10.0, 12.0])
     server = HttpServer(HttpSettings(host="127.0.0.1", port=0), metrics.registry, _yes, _yes)
     try:
         scraper = Scraper(f"http://127.0.0.1:{server.port}/metrics", lambda: next(now))
         assert scraper.look().scored == 0
         assert math.isnan(scraper.last.score_p50)
-        metrics.batch_scored("v7", np.linspace(0.0, 1.0, 500))
+        metrics.batch_scored("v7", np.linspace(0.0, 1.0, 500), warming=0)
         vitals = scraper.look()
     finally:
         server.close()
