@@ -36,7 +36,10 @@ def referee() -> Referee:
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (100, 30), (120, 40), (200, 60)])
-def test_a_terminal_shows_the_pumps_the_anomaly_and_the_worker(referee: Referee, columns: int, rows: int) -> None:
+def test_a_terminal_shows_the_pumps_the_anomaly_and_the_worker(
+    referee: Referee, columns: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     referee.see(event("pump-1", 400))
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=columns, height=rows, color_system=None)
