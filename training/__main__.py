@@ -70,6 +70,51 @@ class Schedule(Settings):
         return 0
 
 
+class Evaluate(Settings):
+    summary: ClassVar[str] = "how a version does on labelled recordings: F1, false alarms, missed, VUS-PR, delay"
+    files: CliPositionalArg[list[Path]] = Field(description="Labelled recordings (CSV, JSON lines, Parquet).")
+    version: str = Field("", description="Version or alias. Default: the one that ZMU_MODEL__ALIAS names.")
+    label: str = Field("anomaly", description="Column of the labels: 0 is normal, above 0 is anomalous.")
+    skip: int = Field(
+        0, ge=0, description="First rows of each recording that are scored but not judged: those it was trained on."
+    )
+    json_file: Path | None = Field(None, description="Where to write the figures as JSON (also --json FILE).")
+    plot_file: Path | None = Field(
+        None, description="Where to draw scores against labels, .svg or .png (also --plot FILE)."
+    )
+    renamed: ClassVar[dict[str, str]] = {"--json": "--json-file", "--plot": "--plot-file"}
+
+    def run(self) -> int:
+        from training import evaluation_shown, models
+        from training.evaluate import evaluate
+        from worker import device
+        from worker.artifact import load
+        from worker.budget import target_rate
+        from worker.detector import Detector
+        from worker.registry import Registry
+        from worker.score import say_refused
+
+        log.configure(self.log)
+        if self.plot_file is not None:
+            from training import evaluation_plot
+
+            evaluation_plot.require_picture(self.plot_file)
+        registry = Registry(self.model.registry, self.model.name)
+        version = models.resolved(registry, self.version or self.model.alias)
+        loaded = load(registry, version, device.choose(self.device))
+        rate = target_rate(self.model, loaded.manifest)
+        detector = Detector(loaded, rate, withhold=self.model.warm_up == "withhold")
+        evaluation = evaluate(self.files, detector, self.input, self.label, self.skip)
+        print(f"version {version}")
+        evaluation_shown.table(evaluation, sys.stdout)
+        say_refused(evaluation.refused)
+        if self.json_file is not None:
+            evaluation_shown.write_json(evaluation, detector.manifest, self.json_file)
+        if self.plot_file is not None:
+            evaluation_plot.draw(evaluation, self.plot_file)
+        return 0
+
+
 class Models(Settings):
     summary: ClassVar[str] = "the registry: list · show VERSION · promote VERSION · rollback"
     action: CliPositionalArg[Literal["list", "show", "promote", "rollback"]] = Field(
@@ -106,9 +151,10 @@ class Config(Settings):
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
-    return cli.main(
-        "zmu-training", {"run": Run, "schedule": Schedule, "models": Models, "config": Config}, gathered(args)
-    )
+    commands: dict[str, type[cli.Command]] = {
+        "run": Run, "schedule": Schedule, "evaluate": Evaluate, "models": Models, "config": Config
+    }
+    return cli.main("zmu-training", commands, gathered(args))
 
 
 def gathered(args: Sequence[str]) -> list[str]:

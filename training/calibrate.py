@@ -27,6 +27,9 @@ UPPER = 256                             # the highest scores are all kept; below
 
 TAIL_SHARES = (0.02, 0.05, 0.1)         # of the scores, that a tail is fitted to: the smallest with enough in it
 ENOUGH = 50                             # exceedances; fewer leave the shape anybody's guess
+LASTING = 2.0                           # times the asked rate that may be in alarm
+FEW_ALARMS = 5                          # readings in alarm that chance alone makes
+RAISE = 1.1
 FEW = 500                               # rows under which a chart's scores say little of their tail
 FEW_MARGIN = 3.0
 LEAST_MEAN = 0.5                        # of the spread that the mean deviation has where deviations are independent
@@ -54,9 +57,22 @@ def with_calibration(artifact: Artifact, held: Batch, target_rate: float, min_sp
     least = 1 / held.x_BF.shape[1] if chart is None else 1.0
     margin = 1.0 if chart is None else FEW_MARGIN
     artifact = _with(artifact, calibration=calibration_of(raw_H, target_rate, least, margin))
-    calibration = artifact.manifest.calibration
-    rows = alarm_rows(Detector(artifact).score_history(held).anomalous_B)
-    return _with(artifact, calibration=calibration.model_copy(update={"alarm_rows": rows}))
+    return _with_alarms(artifact, held, target_rate)
+
+
+def _with_alarms(artifact: Artifact, held: Batch, target_rate: float) -> Artifact:
+    """An alarm lasts: its readings are more than those above the threshold. Raised until they are about as many as
+    was asked for, and how long they last is noted.
+    """
+    while True:
+        calibration = artifact.manifest.calibration
+        anomalous_H = Detector(artifact).score_history(held).anomalous_B
+        allowed = max(LASTING * target_rate, FEW_ALARMS / len(anomalous_H))
+        if calibration.fixed or artifact.manifest.alarm is None or anomalous_H.mean() <= allowed:
+            rows = alarm_rows(anomalous_H)
+            return _with(artifact, calibration=calibration.model_copy(update={"alarm_rows": rows}))
+        raised = calibration.model_copy(update={"threshold": RAISE * calibration.threshold})
+        artifact = _with(artifact, calibration=raised)
 
 
 def alarm_rows(anomalous_H: Bools) -> float:

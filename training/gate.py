@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from training.heldout import HeldOut
 from worker.artifact import Artifact, GateResult, Manifest
 
 ALERT_FACTOR = 5.0                      # over the asked rate: further off, the threshold is wrong and not just unlucky
+KEEP = "earns_its_keep"
+NOTABLE = 0.1                           # of injected faults: a smaller lead is chance, or went with no better detection
 FEW_ALERTS = 5                          # that chance alone makes, however rare they are asked to be
 LEARNT = 0.95                           # of the training mean's error; a collapsed VAE is that mean, give or take
 A_CONSTANT = 1.5                        # a z-chart is that mean and need not beat it
@@ -48,6 +50,22 @@ def beside(champion: Manifest, champion_held: HeldOut | None, features: tuple[st
             detail=note,
         ),
     )
+
+
+def earns_its_keep(kind: str, detected: Mapping[str, float]) -> GateResult:
+    """Whether a baseline notices clearly more injected faults: for information, decides nothing.
+
+    detected: by kind, the share of the same faults that each noticed.
+    """
+    rival = max((other for other in detected if other != kind), key=lambda other: detected[other])
+    lead = detected[kind] - detected[rival]
+    told = f"{kind} notices {detected[kind]:.0%} of the injected faults, {rival} {detected[rival]:.0%}"
+    if lead < -NOTABLE:
+        told += (
+            f", clearly more: ZMU_TRAINING__KIND={rival} takes it, ZMU_TRAINING__KIND=auto what does best in each "
+            "training"
+        )
+    return GateResult(name=KEEP, value=lead, bound="for information", passed=True, detail=told)
 
 
 def failed(gates: Iterable[GateResult]) -> list[GateResult]:

@@ -1,4 +1,4 @@
-"""One training: history → dataset → fit → calibrate → gate → publish."""
+"""One training: history → dataset → fit → calibrate → compare → gate → publish."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import calibrate, dataset, fit, gate, heldout, publish, report
+from training import candidates, dataset, fit, gate, heldout, publish, quality, report, rivals
+from training.candidates import Judged
 from training.dataset import Dataset
-from training.fit import Fitted
-from training.heldout import HeldOut
 from training.history import History, from_files, from_topic
-from training.objective import ACTIVE_SHARE
 from training.outcome import Outcome, Promotion
 from training.progress import Progress
 from training.settings import Settings
@@ -26,7 +24,7 @@ from worker.artifact import Artifact, GateResult, Manifest, TrainingRecord
 from worker.calibration import Calibration
 from worker.detector import Detector
 from worker.errors import ModelError, TrainingError
-from worker.records import F64
+from worker.model import Shape
 from worker.registry import Registry
 
 ENTITIES_LISTED = 10_000
@@ -49,17 +47,12 @@ def run(settings: Settings, sources: Sequence[Path], progress: Progress) -> Outc
     train, held = (
         fit.inputs(part, data.scaling, data.recipe.window, data.gap_seconds, chosen) for part in (data.train, data.held)
     )
-    fitted = fit.fit(train, held, data.recipe, settings.training, chosen, progress)
-    progress.go_on()
+    found = candidates.made(_draft(settings, history, data), data, train, held, settings.training, progress)
+    seen = rivals.compared({kind: c.artifact for kind, c in found.items()}, data, settings.training.seed, progress)
+    judged = candidates.chosen(found, seen, data, held, settings.training, progress)
+    gates = judged.gates + _beside(champion, data, history.features, progress)
 
-    draft = Artifact(_draft(settings, history, data, fitted), fitted.model)
-    calibrated = calibrate.with_calibration(draft, data.held, settings.training.target_rate, data.recipe.min_spread)
-    shown = heldout.score(Detector(calibrated), data)
-    share_L = heldout.latent_shares(fitted.model, held)
-    figures = _figures(fitted, shown, share_L, history.features)
-    gates = gate.judge(calibrated, shown, figures.values()) + _beside(champion, data, history.features, progress)
-
-    return _publish(settings, registry, calibrated, data, fitted, shown, share_L, figures, gates)
+    return _publish(settings, registry, data, judged, gates)
 
 
 def _champion(registry: Registry, settings: Settings, chosen: torch.device, progress: Progress) -> Artifact | None:
@@ -94,7 +87,8 @@ def _say_what_is_learnt(history: History, data: Dataset, progress: Progress) -> 
         progress.say("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()))
 
 
-def _draft(settings: Settings, history: History, data: Dataset, fitted: Fitted) -> Manifest:
+def _draft(settings: Settings, history: History, data: Dataset) -> Manifest:
+    """What is known of a version before its model is: of a z-chart, which has nothing to fit but a mean."""
     batch, names = history.batch, history.entities.names
     stamp_B = batch.timestamp_ms_B[batch.timestamp_ms_B >= 0]
     entities = sorted({names[code] for code in np.unique(batch.entity_B)})
@@ -112,8 +106,8 @@ def _draft(settings: Settings, history: History, data: Dataset, fitted: Fitted) 
         name=settings.model.name,
         version=DRAFT,
         created_at="",
-        kind=settings.training.kind,
-        shape=fitted.shape,
+        kind="zchart",
+        shape=Shape(features=len(history.features), window=data.recipe.window),
         features=history.features,
         scaling=data.scaling,
         residual_scale=(1.0,) * len(history.features),
@@ -123,6 +117,7 @@ def _draft(settings: Settings, history: History, data: Dataset, fitted: Fitted) 
         chart=data.recipe.chart,
         mean_scale=(data.recipe.chart.mean_std,) * len(history.features) if data.recipe.chart else (),
         alarm=data.recipe.alarm,
+        quality=quality.learn(batch, history.features),
         calibration=PLACEHOLDER,
         entities=tuple(entities[:ENTITIES_LISTED]),
         entities_complete=len(entities) <= ENTITIES_LISTED,
@@ -130,31 +125,6 @@ def _draft(settings: Settings, history: History, data: Dataset, fitted: Fitted) 
         libraries={name: _installed(name) for name in LIBRARIES},
         sha256="0" * 64,
     )
-
-
-def _figures(
-    fitted: Fitted, shown: HeldOut, share_L: F64, features: Sequence[str]
-) -> dict[str, float]:
-    figures = {
-        "held_out_loss": shown.error_ratio,
-        "error_ratio": shown.error_ratio,
-        "alert_rate": shown.alert_rate,
-        "held_out_rows": float(len(shown.scores.raw_B)),
-        "fit_seconds": fitted.seconds,
-        "steps": float(fitted.steps),
-    }
-    if fitted.looks:
-        best = fitted.looks[fitted.best]
-        figures |= {
-            "held_out_loss": best.held_total,
-            "held_out_reconstruction": best.held_reconstruction,
-            "held_out_kl": best.held_kl,
-            "train_reconstruction": best.train_reconstruction,
-            "train_kl": best.train_kl,
-            "epochs": best.epoch,
-            "active_latents": float((share_L > ACTIVE_SHARE).sum()),
-        }
-    return figures | {f"error.{name}": error for name, error in zip(features, shown.error_F.tolist(), strict=True)}
 
 
 def _beside(
@@ -172,30 +142,23 @@ def _beside(
 
 
 def _publish(
-    settings: Settings,
-    registry: Registry,
-    calibrated: Artifact,
-    data: Dataset,
-    fitted: Fitted,
-    shown: HeldOut,
-    share_L: F64,
-    figures: dict[str, float],
-    gates: tuple[GateResult, ...],
+    settings: Settings, registry: Registry, data: Dataset, judged: Judged, gates: tuple[GateResult, ...]
 ) -> Outcome:
+    fitted, calibrated = judged.candidate
     now = datetime.datetime.now(datetime.UTC)
     weights = artifact.weights_of(calibrated.model)
     manifest = calibrated.manifest.model_copy(
         update={
             "version": publish.version_name(now),
             "created_at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "figures": {name: value for name, value in figures.items() if np.isfinite(value)},
+            "figures": {name: value for name, value in judged.figures.items() if np.isfinite(value)},
             "gates": gates,
             "sha256": artifact.sha256_of(weights),
         }
     )
     manifest = Manifest.model_validate(manifest.model_dump())       # model_copy does not validate
     outcome = Outcome(manifest, registry.place, _verdict(gates, settings))
-    page = report.render(outcome.manifest, outcome.promotion, data, fitted, shown, share_L)
+    page = report.render(outcome.manifest, outcome.promotion, data, fitted, judged.shown, judged.share_L)
     artifact.save(registry, manifest, weights, page)
     if outcome.promotion == "promoted":
         publish.promote(registry, settings.model.alias, manifest.version)

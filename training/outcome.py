@@ -72,4 +72,5 @@ def notes(manifest: Manifest) -> list[str]:
             f"{active:.0f} of {manifest.shape.latent} latents are active and half of the variance stays unexplained: "
             "try a lower ZMU_TRAINING__OBJECTIVE__KL_WEIGHT"
         )
+    found += [g.detail for g in manifest.gates if g.name == gate.KEEP and (g.value or 0) < -gate.NOTABLE]
     return found

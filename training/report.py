@@ -15,6 +15,7 @@ from training import heldout, plots
 from training.dataset import Dataset
 from training.fit import Fitted
 from training.heldout import HeldOut
+from training.injections import FAULTS
 from training.objective import ACTIVE_SHARE
 from training.outcome import SAID, Promotion, notes
 from worker.artifact import Manifest
@@ -69,6 +70,7 @@ def render(
     sections = [
         *_notes(manifest),
         _gates(manifest),
+        *_rivals(manifest),
         _scores(manifest, shown),
         _errors(manifest, shown),
         *_losses(fitted),
@@ -121,6 +123,30 @@ def _gates(manifest: Manifest) -> str:
     return _section("Gates", "What a version must show before it may serve.", table)
 
 
+def _rivals(manifest: Manifest) -> list[str]:
+    figures = manifest.figures
+    kinds = sorted((kind for kind in KINDS if f"rival.{kind}.detected" in figures), key=lambda k: k != manifest.kind)
+    if not kinds:
+        return []
+    measures = [("detected", "<b>all faults</b>"), *((f"detected.{f.name}", escape(f.said)) for f in FAULTS)]
+    measures += [("named", "… and the right sensor blamed most"), ("false_alarms", "an alarm without a fault")]
+    rows = []
+    for measure, said in measures:
+        shares = [figures.get(f"rival.{kind}.{measure}") for kind in kinds]
+        if any(share is not None for share in shares):
+            rows.append((said, *("" if share is None else f"{share:.0%}" for share in shares)))
+    head = ("share noticed of", *(f"{kind}, this version" if kind == manifest.kind else kind for kind in kinds))
+    return [
+        _section(
+            "What each would have seen",
+            f"{figures['rival.trials']:.0f} faults were injected into copies of held-out readings, each into one "
+            "sensor, and the same for all. One is noticed where there is an alarm with it and none without it. "
+            "Spreads are the sensor's own in training.",
+            _table(head, rows),
+        )
+    ]
+
+
 def _scores(manifest: Manifest, shown: HeldOut) -> str:
     tail = manifest.calibration.tail
     how = (
@@ -166,8 +192,13 @@ def _latents(share_L: F64) -> list[str]:
     return [
         _section(
             "Latents",
-            f"{active} of {len(share_L)} are active, above the dashed line: they tell readings apart. Grey ones say "
-            "nothing; that is no harm while the features are explained.",
+            f"{active} of {len(share_L)} are active, above the dashed line: they tell readings apart. "
+            + (
+                "Grey ones say nothing; that is no harm while the features are explained."
+                if active
+                else "They have collapsed: every reading is reconstructed as the mean. Lower "
+                "ZMU_TRAINING__OBJECTIVE__KL_WEIGHT, or set ZMU_TRAINING__OBJECTIVE__FREE_BITS to 0.1."
+            ),
             _image(plots.latents(share_L), "Signal share by latent"),
         )
     ]

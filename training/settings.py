@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from training import durations
 from training.objective import ObjectiveSettings
@@ -62,8 +62,15 @@ class TrainingSettings(Section):
         description="Seconds: readings of an entity further apart than this do not share a window. 0: never mind. "
         "Default: ten times the usual interval.",
     )
-    kind: Literal["vae", "pca", "zchart"] = Field(
-        "vae", description="The model. pca and zchart are baselines behind the same interface."
+    kind: Literal["vae", "pca", "zchart", "auto"] = Field(
+        "vae",
+        description="The model. pca and zchart are baselines behind the same interface. auto: of the three, the one "
+        "that notices most faults injected into held-out readings; vae where none does so clearly.",
+    )
+    rivals: bool = Field(
+        True,
+        description="Fit the baselines too, and show in the report what each would have noticed. false saves their "
+        "time, some seconds.",
     )
     hidden: tuple[PositiveInt, ...] = Field(
         (64,), min_length=0, max_length=8, description="Widths of the encoder's hidden layers, as a JSON list."
@@ -125,6 +132,12 @@ class TrainingSettings(Section):
         description="auto: a version that passes its gates becomes champion. manual: it stays `challenger` until "
         "`zmu-training models promote`.",
     )
+
+    @model_validator(mode="after")
+    def auto_needs_rivals(self) -> Self:
+        if self.kind == "auto" and not self.rivals:
+            raise ValueError("kind auto compares the model with its rivals: set rivals to true, or name a kind")
+        return self
 
 
 class Settings(Command):

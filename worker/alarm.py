@@ -4,9 +4,9 @@ A threshold from training is right on the day of training. Here it is followed u
 was asked it rises, otherwise it falls (adaptive conformal inference, Gibbs & Candès 2021, on the logarithm), within
 bounds, and it stands still in a long alarm, so that a lasting fault cannot teach itself to be normal.
 
-An alarm begins above the threshold and ends when the score has fallen to a share of its peak, or well below the
-threshold: a smoothed score falls slowly, and its tail is not part of the fault. After it, a new alarm needs a score
-that was below the threshold, or that rises again.
+An alarm begins above the threshold. It ends when the score has fallen to a share of its peak, or half the way from the
+threshold to 1, which is what normal readings score: a smoothed score falls slowly, and its tail is not part of the
+fault. After it, a new alarm needs a score that was below the threshold, or that rises again.
 
 Legend: B rows of a batch, E entities of it, R rows of one round (see worker/visits.py).
 """
@@ -34,7 +34,7 @@ class AlarmSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     clear_share: float = Field(
-        0.5, gt=0, lt=1, description="An alarm ends when its score has fallen to this share of its peak or threshold."
+        0.5, gt=0, lt=1, description="An alarm ends when its score has fallen to this share of its peak."
     )
     again_factor: float = Field(
         2.0, gt=1, description="After an alarm, a rise by this factor from the lowest score since is a new one."
@@ -94,7 +94,7 @@ class Alarm:
         over_R = raw_R > threshold_R
 
         peak_R = np.maximum(known.peak_E, raw_R)
-        cleared_R = (raw_R <= settings.clear_share * peak_R) | (raw_R <= settings.clear_share * threshold_R)
+        cleared_R = (raw_R <= settings.clear_share * peak_R) | (raw_R <= np.sqrt(np.maximum(threshold_R, 1.0)))
         ends_R = known.on_E & cleared_R
 
         trough_R = np.minimum(known.trough_E, raw_R)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from worker.records import F64
 
 SMALLEST_P = 1e-12
+SMALLEST_THRESHOLD = float(np.finfo(np.float32).tiny)
 
 
 class Tail(BaseModel):
@@ -72,10 +73,15 @@ class Calibration(BaseModel):
         """The raw score that normal readings exceed at this rate, as far as the held-out ones can tell."""
         if self.fixed or rate == self.target_rate:
             return self.threshold
+        # The threshold may lie above its quantile, as an alarm lasts; then that of another rate does as well.
+        return max(self.threshold * self._quantile(rate) / self._quantile(self.target_rate), SMALLEST_THRESHOLD)
+
+    def _quantile(self, rate: float) -> float:
+        """The raw score that held-out readings exceed at this rate."""
         if self.tail is not None and rate <= self.tail.rate:
-            return self.tail.score(rate)
+            return max(self.tail.score(rate), SMALLEST_THRESHOLD)
         least = max(rate, self.p_values[-1])
-        return max(float(np.interp(-least, -np.asarray(self.p_values), self.scores)), float(np.finfo(np.float32).tiny))
+        return max(float(np.interp(-least, -np.asarray(self.p_values), self.scores)), SMALLEST_THRESHOLD)
 
     def p_value(self, score_B: F64) -> F64:
         """Raw scores → share of normal readings that score at least as high, in (0, 1]."""

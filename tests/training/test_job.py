@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,6 +88,9 @@ def test_a_collapsed_model_is_refused_and_kept_as_challenger(tmp_path: Path, sou
     assert "error_ratio" in bad.reasons[0]
     assert "KL_WEIGHT" in bad.reasons[0]
     assert "all latents have collapsed" in bad.summary
+    page = registry(tmp_path).read(bad.manifest.version, "report.html").decode()
+    assert "0 of 4 are active" in page
+    assert "Lower ZMU_TRAINING__OBJECTIVE__KL_WEIGHT" in page[page.index("0 of 4 are active") :]
     assert registry(tmp_path).aliases() == {"challenger": bad.manifest.version, "champion": good.manifest.version}
 
 
@@ -184,3 +188,39 @@ def test_the_report_is_one_page_that_needs_no_network(tmp_path: Path, source: Pa
     assert page.count("data:image/svg+xml;base64,") == 7
     for said in ("Gates", "Worst reconstructions", "Latents", outcome.manifest.sha256, "kl_weight"):
         assert said in page
+
+
+def test_the_baselines_stand_beside_the_model(tmp_path: Path, source: Path) -> None:
+    outcome = train(tmp_path, source)
+    figures = outcome.manifest.figures
+    assert figures["rival.vae.detected.displaced"] > 0.3 > figures["rival.zchart.detected.displaced"]
+    (keeps,) = [g for g in outcome.manifest.gates if g.name == "earns_its_keep"]
+    best = max(figures["rival.pca.detected"], figures["rival.zchart.detected"])
+    assert keeps.value == pytest.approx(figures["rival.vae.detected"] - best)
+    page = registry(tmp_path).read(outcome.manifest.version, "report.html").decode()
+    for said in ("What each would have seen", "vae, this version", "values of another time", "alarm without a fault"):
+        assert said in page
+    share = f"{figures['rival.pca.detected.displaced']:.0%}"
+    assert f"<td>{share}</td>" in page[page.index("values of another time") :]
+
+
+def test_without_rivals_there_is_no_comparison(tmp_path: Path, source: Path) -> None:
+    outcome = train(tmp_path, source, kind="pca", rivals=False)
+    assert not [name for name in outcome.manifest.figures if name.startswith("rival")]
+    assert not [g for g in outcome.manifest.gates if g.name == "earns_its_keep"]
+    page = registry(tmp_path).read(outcome.manifest.version, "report.html").decode()
+    assert "What each would have seen" not in page
+
+
+def test_auto_takes_a_baseline_where_features_are_independent(tmp_path: Path) -> None:
+    x_BF = np.random.default_rng(0).normal(size=(1200, 5)) * np.arange(1, 6)
+    path = tmp_path / "noise.csv"
+    path.write_text("\n".join(["a,b,c,d,e", *(",".join(map(repr, row)) for row in x_BF.tolist())]))
+    said = io.StringIO()
+    settings = machine.settings(tmp_path / "models", kind="auto", profile="machinery")
+    outcome = job.run(settings, [path], Progress(said))
+    assert outcome.promotion == "promoted", outcome.reasons
+    assert outcome.manifest.kind in ("pca", "zchart")
+    assert f"kind {outcome.manifest.kind} is taken" in said.getvalue()
+    loaded = artifact.load(registry(tmp_path), outcome.manifest.version, torch.device("cpu"))
+    assert Detector(loaded).score_history(machine.batch(x_BF[-100:])).anomalous_B.mean() < 0.2

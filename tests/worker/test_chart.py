@@ -88,7 +88,7 @@ class PlainAlarm:
         t = threshold * math.exp(self.log_factor)
         if self.on:
             self.peak = max(self.peak, raw)
-            if raw <= s.clear_share * max(self.peak, t):
+            if raw <= max(s.clear_share * self.peak, math.sqrt(max(t, 1.0))):
                 self.on, self.armed, self.trough = False, False, raw
         else:
             self.trough = min(self.trough, raw)
