@@ -36,6 +36,9 @@ class DemoKafka:
             "ZMU_INPUT__TOPIC": self.input,
             "ZMU_OUTPUT__TOPIC": self.output,
             "ZMU_DEAD_LETTERS__TOPIC": self.dead_letters,
+            # It leaves nothing behind on a Kafka that is not its own, and is not started again.
+            "ZMU_INCIDENTS__ENABLED": "false",
+            "ZMU_STATE__SNAPSHOT_SECONDS": "0",
         }
 
     def anomalies(self) -> KafkaConsumer:
