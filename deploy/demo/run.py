@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import socket
 import tempfile
 import time
@@ -117,7 +118,9 @@ def _settings(kafka: DemoKafka, folder: Path) -> dict[str, str]:
 
 
 def _metrics_port() -> int:
-    """The usual one where it is free."""
+    """The one that the operator names; else the usual one where it is free."""
+    if (named := os.environ.get("ZMU_HTTP__PORT", "0")) not in ("", "0"):
+        return int(named)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

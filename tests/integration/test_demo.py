@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
+from deploy.demo.broker import free_port
 from tests.programs import until
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,13 @@ class Demo:
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "deploy.demo", *arguments],
             cwd=ROOT,
-            env={**kept, **environment, MARK: self._mark, "OMP_NUM_THREADS": "1"},
+            env={
+                **kept,
+                **environment,
+                MARK: self._mark,
+                "OMP_NUM_THREADS": "1",
+                "ZMU_HTTP__PORT": str(free_port("0.0.0.0")),        # demos of other tests may run beside it
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
