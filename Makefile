@@ -6,24 +6,25 @@ ARGS   ?=
 
 .PHONY: demo test lint bench clean
 
-$(VENV)/.installed: pyproject.toml
+# One for each extra of pyproject.toml that a target needs. Compiled is what is imported, when it is: of torch, little.
+$(VENV)/.%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(f"zmu needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a few minutes: torch is large) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[$*]'
 	@touch $@
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.demo
 	@$(BIN)/python -m deploy.demo $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 clean:

@@ -66,12 +66,13 @@ def publish(
 
 def remembering(features: int = len(FEATURES)) -> dict[str, object]:
     """Fields of a manifest whose scores depend on all that came before."""
-    chart = ChartSettings(slow_share=5.0, gate_by="mean", accept_after=40)
+    chart = ChartSettings(slow_share=5.0, gate_by="mean", accept_after=40, spikes=True)
     return {
         "window": 4,
         "gap_seconds": 60.0,
         "chart": chart,
         "mean_scale": (chart.mean_std,) * features,
+        "largest_deviation": (20.0,) * features,
         "alarm": AlarmSettings(rate=0.05),
         "quality": Quality.undemanding(features).model_copy(update={"missing_after": (2,) * features}),
     }

@@ -14,7 +14,7 @@ import scipy.stats
 
 from worker.artifact import Artifact
 from worker.calibration import Calibration, Tail
-from worker.chart import Charted
+from worker.chart import MOST, Charted
 from worker.detector import AT_ONCE, Detector
 from worker.records import F64, Batch, Bools
 from worker.state import States
@@ -32,6 +32,7 @@ FEW_ALARMS = 5                          # readings in alarm that chance alone ma
 RAISE = 1.1
 FEW = 500                               # rows under which a chart's scores say little of their tail
 FEW_MARGIN = 3.0
+LEAST_LARGEST = 4.0                     # spreads; held-out readings are too few to have shown all that is normal
 LEAST_MEAN = 0.5                        # of the spread that the mean deviation has where deviations are independent
 SHAPE_BOUND = 0.5                       # beyond it a tail has no variance, or ends abruptly
 
@@ -45,8 +46,9 @@ def with_calibration(artifact: Artifact, held: Batch, target_rate: float, min_sp
     judged_H = full_H & ~np.isnan(residual_HF).all(1)
     chart = artifact.manifest.chart
     scale_F = (robust_scale if chart is None else root_mean_square)(residual_HF[judged_H], min_spread)
-    artifact = _with(artifact, residual_scale=tuple(scale_F.tolist()))
     unit_HF = residual_HF / scale_F
+    largest_F = np.abs(np.where(judged_H[:, None] & ~np.isnan(unit_HF), unit_HF, 0.0)).max(0).clip(LEAST_LARGEST, MOST)
+    artifact = _with(artifact, residual_scale=tuple(scale_F.tolist()), largest_deviation=tuple(largest_F.tolist()))
     if chart is not None:
         mean_HF = _charted(artifact, held, unit_HF, judged_H).mean_BF
         if mean_HF is not None:

@@ -22,6 +22,7 @@ from training.settings import Settings
 from worker import artifact, device
 from worker.artifact import Artifact, GateResult, Manifest, TrainingRecord
 from worker.calibration import Calibration
+from worker.chart import MOST
 from worker.detector import Detector
 from worker.errors import ModelError, TrainingError
 from worker.model import Shape
@@ -116,6 +117,7 @@ def _draft(settings: Settings, history: History, data: Dataset) -> Manifest:
         gap_seconds=data.gap_seconds,
         chart=data.recipe.chart,
         mean_scale=(data.recipe.chart.mean_std,) * len(history.features) if data.recipe.chart else (),
+        largest_deviation=(MOST,) * len(history.features) if data.recipe.chart else (),
         alarm=data.recipe.alarm,
         quality=quality.learn(batch, history.features),
         calibration=PLACEHOLDER,

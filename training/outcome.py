@@ -56,7 +56,12 @@ def notes(manifest: Manifest) -> list[str]:
     """What an operator should know and could change."""
     found = []
     calibration, figures = manifest.calibration, manifest.figures
-    if calibration.tail is None and calibration.target_rate * calibration.count < 1:
+    if calibration.fixed:
+        found.append(
+            f"{calibration.count} held-out readings tell too little of rare scores: the threshold is a wide margin "
+            "above theirs, whatever rate was asked for. More history makes small faults visible"
+        )
+    elif calibration.tail is None and calibration.target_rate * calibration.count < 1:
         found.append(
             f"{calibration.count} held-out readings cannot tell a rate of {calibration.target_rate:g}: the threshold "
             "is the highest score among them. More history makes alarms on normal readings rarer"

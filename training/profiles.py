@@ -45,7 +45,7 @@ PROFILES: dict[Name, Profile] = {
         min_spread=0.1,
         chart=ChartSettings(
             fast_weight=0.1, slow_share=10.0, mean_weight=0.05, slow_weight=0.05,
-            baseline_weight=0.01, gate_by="mean", accept_after=500,
+            baseline_weight=0.01, gate_by="mean", accept_after=500, spikes=True,
         ),
         alarm=AlarmSettings(),
     ),
@@ -55,7 +55,7 @@ PROFILES: dict[Name, Profile] = {
         output="linear",
         objective=ObjectiveSettings(),
         min_spread=0.05,
-        chart=ChartSettings(fast_weight=0.3, baseline_weight=0.003),
+        chart=ChartSettings(fast_weight=0.3, baseline_weight=0.003, spikes=True),
         alarm=AlarmSettings(),
     ),
     "pointwise": Profile(

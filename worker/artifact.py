@@ -83,6 +83,7 @@ class Manifest(_Part):
     period_seconds: float | None = Field(None, gt=0, description="Between two readings of an entity; the median.")
     chart: ChartSettings | None = Field(None, description="null: each reading's error is its score.")
     mean_scale: tuple[float, ...] = Field((), description="By feature: spread of the chart's mean deviation.")
+    largest_deviation: tuple[float, ...] = Field((), description="By feature, in spreads: of held-out readings.")
     alarm: AlarmSettings | None = Field(None, description="null: a score above the threshold, and no more.")
     quality: Quality | None = Field(None, description="What counts as a faulty sensor. null: only limits that are set.")
     calibration: Calibration
@@ -107,12 +108,13 @@ class Manifest(_Part):
             ("scaling.median", self.scaling.median),
             ("residual_scale", self.residual_scale),
             *((("mean_scale", self.mean_scale),) if self.chart else ()),
+            *((("largest_deviation", self.largest_deviation),) if self.chart and self.chart.spikes else ()),
         ):
             if len(values) != f:
                 raise ValueError(f"{name} has {len(values)} numbers for {f} features")
         if self.quality is not None and self.quality.features != f:
             raise ValueError(f"quality has {self.quality.features} features, the model {f}")
-        if min(*self.residual_scale, *self.mean_scale, *self.scaling.span) <= 0:
+        if min(*self.residual_scale, *self.mean_scale, *self.largest_deviation, *self.scaling.span) <= 0:
             raise ValueError("a scale is not positive")
         return self
 

@@ -8,7 +8,9 @@ A single residual is noise. The chart follows each feature's residual in two way
     slow        an exponentially weighted mean of (e/σ_e)², where e is that of d itself, with its sign: something
                 shifted, by less than the noise (the EWMA chart, Roberts 1959)
 
-The raw score is the root of their weighted mean over the features that are there.
+The raw score is the root of their weighted mean over the features that are there; or, where that is more, the largest
+deviation in units of the largest that held-out readings knew. A mean over time and features hides one absurd reading
+of one sensor, which an engineer would not forgive (a Shewhart chart beside the EWMA: Lucas & Saccucci 1990).
 
 All of it is sums, products, quotients and roots, element by element: a row gets the same bits in any batch.
 
@@ -54,6 +56,9 @@ class ChartSettings(BaseModel):
     accept_after: int | None = Field(
         None, ge=1, description="Rows out of control after which a new level is taken for normal. null: never."
     )
+    spikes: bool = Field(
+        False, description="Whether one deviation that is large beside the largest held-out one counts by itself."
+    )
 
     @property
     def mean_std(self) -> float:
@@ -68,9 +73,9 @@ class Charted(NamedTuple):
 
 
 class Chart:
-    def __init__(self, settings: ChartSettings, mean_scale_F: F64) -> None:
-        """mean_scale_F: spread of the mean deviation in normal readings, by feature."""
-        self._settings, self._mean_scale_F = settings, mean_scale_F
+    def __init__(self, settings: ChartSettings, mean_scale_F: F64, largest_F: F64) -> None:
+        """By feature, of normal readings; mean_scale_F: spread of the mean deviation; largest_F: largest deviation."""
+        self._settings, self._mean_scale_F, self._largest_F = settings, mean_scale_F, largest_F
         self._follows_mean = settings.slow_share > 0 or settings.gate_by == "mean"
 
     @staticmethod
@@ -95,17 +100,25 @@ class Chart:
         for row_R in visits.rounds():
             present_RF = present_BF[row_R]
             known = memory.first(len(row_R))
-            part_RF = self._round(known, deviation_BF[row_R], present_RF)
+            deviation_BF[row_R], part_RF = self._round(known, deviation_BF[row_R], present_RF)
             feature_BF[row_R] = np.where(present_RF, part_RF, 0.0)
             if mean_BF is not None:
                 mean_BF[row_R] = known.mean_EF
         for name, column in zip((_BASELINE, _MEAN, _FAST, _SLOW, _OUT), memory, strict=True):
             states[name][code_E] = column
-        count_B = present_BF.sum(1)
-        return Charted(np.sqrt(feature_BF.sum(1) / np.maximum(count_B, 1)), feature_BF, mean_BF)
+        count_B = np.maximum(present_BF.sum(1), 1)
+        raw_B = np.sqrt(feature_BF.sum(1) / count_B)
+        if self._settings.spikes:
+            share_BF = np.where(present_BF, np.abs(deviation_BF) / self._largest_F, 0.0)
+            spike_B = share_BF.max(1)
+            above_B = spike_B > raw_B
+            spread_BF = share_BF[above_B] ** 2
+            feature_BF[above_B] = spread_BF * (spike_B**2 * count_B)[above_B, None] / spread_BF.sum(1, keepdims=True)
+            raw_B = np.maximum(raw_B, spike_B)
+        return Charted(raw_B, feature_BF, mean_BF)
 
-    def _round(self, known: _Memory, residual_RF: F64, present_RF: Bools) -> F64:
-        """Moves the memory on by one row of each entity; returns each feature's part in the score."""
+    def _round(self, known: _Memory, residual_RF: F64, present_RF: Bools) -> tuple[F64, F64]:
+        """Moves the memory on by one row of each entity; returns deviations, and each feature's part in the score."""
         settings = self._settings
         baseline_RF, mean_RF, fast_RF, slow_RF, out_RF = known
         absent_RF = None if present_RF.all() else ~present_RF
@@ -120,10 +133,10 @@ class Chart:
         if self._follows_mean:
             self._move(mean_RF, settings.mean_weight * (d_RF - mean_RF), absent_RF)
         if not settings.slow_share:
-            return fast_RF
+            return d_RF, fast_RF
         in_spreads_RF = mean_RF / self._mean_scale_F
         self._move(slow_RF, settings.slow_weight * (in_spreads_RF * in_spreads_RF - slow_RF), absent_RF)
-        return np.asarray((fast_RF + settings.slow_share * slow_RF) / (1 + settings.slow_share))
+        return d_RF, np.asarray((fast_RF + settings.slow_share * slow_RF) / (1 + settings.slow_share))
 
     @staticmethod
     def _move(column_RF: F64, by_RF: F64, absent_RF: Bools | None) -> None:

@@ -73,7 +73,8 @@ class Detector:
         self._withhold = withhold
         self.target_rate = rate = manifest.calibration.target_rate if target_rate is None else target_rate
         self.threshold = manifest.calibration.threshold_for(rate)
-        self._chart = Chart(manifest.chart, np.asarray(manifest.mean_scale)) if manifest.chart else None
+        by_feature = np.asarray(manifest.mean_scale), np.asarray(manifest.largest_deviation)
+        self._chart = Chart(manifest.chart, *by_feature) if manifest.chart else None
         self._alarm = Alarm(manifest.alarm, self.threshold, rate) if manifest.alarm else None
 
     @property

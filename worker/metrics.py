@@ -6,6 +6,7 @@ Labels are partitions, stages, reasons and versions only; never a value that the
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -30,6 +31,7 @@ from worker.snapshotter import Settled
 _STAGE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _BATCH_RECORDS = tuple(float(2**k) for k in range(15))
+_RATE_READINGS = 100_000
 _SCORES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2, 3, 5, 10, 30, 100)
 
 
@@ -44,6 +46,7 @@ class Metrics:
         GCCollector(registry=registry)
         self._log = log.get("worker")
         self._partitions: set[tuple[str, int]] = set()
+        self._judged = self._in_alarm = 0.0         # readings, the older the less
 
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(name, text, labels, namespace="zmu", registry=registry)
@@ -89,6 +92,7 @@ class Metrics:
         self._model_loaded = gauge("model_loaded_timestamp_seconds", "When the served model was loaded.")
         self._threshold = gauge("threshold", "The model's raw score at which anomaly_score is 1.")
         self._target_rate = gauge("target_alarm_rate", "Share of normal readings that may be in alarm.")
+        self._alarm_rate = gauge("realised_alarm_rate", "Share of about the last 100,000 readings that was in alarm.")
         self._cold = gauge("entities_cold_start", "Tracked entities that training has not seen.")
         self._device_memory = gauge("device_memory_bytes", "Memory that the model's device holds for us.")
         self._ready = gauge("ready", "Whether /readyz says yes: model, assignment and a writable output.")
@@ -132,6 +136,9 @@ class Metrics:
         self._scored.labels(model_version).inc(len(score_B))
         self._warming.inc(warming)
         _observe_all(self._score.labels(model_version), score_B, _SCORES)
+        self._in_alarm = self._in_alarm * math.exp(-len(score_B) / _RATE_READINGS) + int((score_B > 1.0).sum())
+        self._judged = self._judged * math.exp(-len(score_B) / _RATE_READINGS) + len(score_B)
+        self._alarm_rate.set(self._in_alarm / self._judged if self._judged else 0.0)
 
     def anomalies_found(self, severities: Mapping[str, int]) -> None:
         for severity, count in severities.items():

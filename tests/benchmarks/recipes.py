@@ -50,6 +50,7 @@ RECIPES: tuple[Recipe, ...] = (
     _set("PCA, same after-treatment", kind="pca"),
     Recipe("no chart: each reading's own error", _defaults, lambda _: {"chart": None, "mean_scale": ()}),
     Recipe("chart without baseline", _defaults, _chart(baseline_weight=0.0)),
+    Recipe("chart without spikes", _defaults, _chart(spikes=False)),
     Recipe("chart without lasting shifts", _defaults, _chart(slow_share=0.0)),
     Recipe("threshold fixed", _defaults, _alarm(rate=0.0)),
     Recipe("no alarm memory: over the threshold or not", _defaults, lambda _: {"alarm": None}),

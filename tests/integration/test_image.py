@@ -23,7 +23,7 @@ import pytest
 
 from deploy.demo.broker import free_port
 from tests import kafka
-from tests.factory import ANOMALOUS, random_readings, reading
+from tests.training import machine
 
 ROOT = Path(__file__).parents[2]
 TAG = "zmu:test"
@@ -80,7 +80,8 @@ def test_training_publishes_what_the_worker_serves(
     image: str, volume: str, broker: str, topic: Callable[..., str]
 ) -> None:
     readings, anomalies = topic(partitions=2, name="readings"), topic(name="anomalies")
-    kafka.fill(broker, readings, random_readings(4000, anomalous_every=5000), [b"pump-1"] * 4000)
+    normal = [json.dumps(row).encode() for row in machine.rows(4000)]
+    kafka.fill(broker, readings, normal, [b"pump-1"] * len(normal))
     environment = {
         "ZMU_KAFKA__BOOTSTRAP_SERVERS": broker,
         "ZMU_INPUT__TOPIC": readings,
@@ -101,8 +102,9 @@ def test_training_publishes_what_the_worker_serves(
     try:
         url = f"http://127.0.0.1:{environment['ZMU_HTTP__PORT']}"
         wait_for(lambda: status(f"{url}/readyz") == 200, worker)
-        at_ms = 1_765_000_000_000
-        kafka.fill(broker, readings, [reading(ANOMALOUS, at_ms)], [b"pump-1"])
+        last = machine.rows(4001)[-1]
+        at_ms = last["timestamp"]
+        kafka.fill(broker, readings, [json.dumps(last | {"pressure": 9.0}).encode()], [b"pump-1"])
         wait_for(lambda: at_ms in events(broker, anomalies), worker)
         event = events(broker, anomalies)[at_ms]
         assert event["entity"] == "pump-1"

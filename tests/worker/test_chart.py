@@ -19,8 +19,9 @@ from worker.visits import Visits
 FEATURES = 3
 MACHINERY = ChartSettings(
     fast_weight=0.1, slow_share=10, mean_weight=0.05, slow_weight=0.1, baseline_weight=0.05, gate_by="mean",
-    accept_after=20,
+    accept_after=20, spikes=True,
 )
+LARGEST = 5.0
 SERVERS = ChartSettings()
 
 
@@ -35,7 +36,7 @@ def run(
 ) -> tuple[F64, F64, States]:
     """Raw scores and anomaly scores of a stream that comes in several batches."""
     states = room()
-    judge, judged = Alarm(alarm, 1.5, 0.01), Chart(chart, np.full(FEATURES, chart.mean_std))
+    judge, judged = Alarm(alarm, 1.5, 0.01), Chart(chart, np.full(FEATURES, chart.mean_std), np.full(FEATURES, LARGEST))
     raw, score = [], []
     for start, end in zip([0, *cuts], [*cuts, len(residual_BF)], strict=True):
         part = slice(start, end)
@@ -57,7 +58,7 @@ class PlainChart:
 
     def next(self, residuals: list[float]) -> float:
         s = self.settings
-        parts = []
+        parts, spike = [], 0.0
         for f, u in enumerate(residuals):
             if math.isnan(u):
                 continue
@@ -69,8 +70,9 @@ class PlainChart:
             self.fast[f] += s.fast_weight * (d * d - self.fast[f])
             self.e[f] += s.mean_weight * (d - self.e[f])
             self.slow[f] += s.slow_weight * ((self.e[f] / s.mean_std) ** 2 - self.slow[f])
+            spike = max(spike, abs(d) / LARGEST if s.spikes else 0.0)
             parts.append((self.fast[f] + s.slow_share * self.slow[f]) / (1 + s.slow_share))
-        return math.sqrt(sum(parts) / len(parts)) if parts else 0.0
+        return max(math.sqrt(sum(parts) / len(parts)), spike) if parts else 0.0
 
 
 @dataclass
@@ -197,3 +199,23 @@ def test_a_lasting_fault_does_not_teach_itself_to_be_normal() -> None:
     scores = judge.update(states, Visits.of(np.zeros(len(raw), np.int32)), raw, np.ones(len(raw), bool))
     assert (scores.anomaly_score_B[100:] > 1).all()
     assert states["threshold_factor"][0] < 1.3
+
+
+def test_one_absurd_reading_of_one_sensor_is_not_averaged_away() -> None:
+    residual_BF = np.random.default_rng(1).normal(size=(300, FEATURES))
+    residual_BF[200, 1] = 12.0
+    for chart, seen in ((MACHINERY, True), (MACHINERY.model_copy(update={"spikes": False}), False)):
+        raw, score, _ = run(chart, AlarmSettings(), residual_BF, np.zeros(300, np.int64), [])
+        assert (score[200] > 1) == seen
+        if seen:
+            assert raw[200] == pytest.approx(12 / LARGEST, rel=0.1)
+
+
+def test_the_sensor_that_spiked_is_named() -> None:
+    states, visits = room(), Visits.of(np.zeros(1, np.int32))
+    chart = Chart(MACHINERY, np.full(FEATURES, MACHINERY.mean_std), np.full(FEATURES, LARGEST))
+    charted = chart.update(states, visits, np.array([[0.5, -25.0, np.nan]]), np.ones(1, bool))
+    assert charted.feature_BF.argmax() == 1
+    assert charted.feature_BF[0, 1] > 0.99 * charted.feature_BF.sum()
+    assert charted.feature_BF[0, 2] == 0
+    assert charted.raw_B[0] ** 2 == pytest.approx(charted.feature_BF.sum() / 2)
