@@ -27,7 +27,9 @@ print(next(need for need in needs if need.startswith('torch')))") \
 
 
 FROM dependencies AS code
-COPY README.md LICENSE ./
+# Rust builds the compiled core. Where Debian's cannot be had, or is too old, the image has its slower twin in Python.
+RUN apt-get update && apt-get install --yes --no-install-recommends cargo gcc libc6-dev || echo "no Rust"
+COPY README.md LICENSE setup.py ./
 COPY worker worker
 COPY training training
 RUN /pip/bin/pip --python /opt/zmu/bin/python install --no-deps --ignore-installed --prefix /code .

@@ -33,11 +33,13 @@ def publish(
     features: Sequence[str] = FEATURES,
     champion: bool = True,
     window: int = 1,
+    hidden: tuple[int, ...] = (8,),
+    latent: int = 2,
     **changes: object,
 ) -> Registry:
     """A VAE of random weights whose expectations are near the offset: readings far from it are anomalous."""
     torch.manual_seed(1)
-    shape = Shape(features=len(features), window=window, hidden=(8,), latent=2)
+    shape = Shape(features=len(features), window=window, hidden=hidden, latent=latent)
     model = build("vae", shape)
     weights = artifact.weights_of(model)
     centre = tuple(NORMAL.get(feature, 0.0) for feature in features)

@@ -15,14 +15,33 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+CARGO = shutil.which("cargo")
+
+
+def without_cargo(path: str) -> str:
+    return os.pathsep.join(folder for folder in path.split(os.pathsep) if not (Path(folder) / "cargo").exists())
+
+
+@pytest.fixture(
+    scope="module",
+    params=["pure", pytest.param("compiled", marks=pytest.mark.skipif(CARGO is None, reason="no Rust toolchain"))],
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Whether the machine that builds has a Rust toolchain."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built as pip builds it, from a copy: setuptools leaves its traces in the folder that it builds from."""
     folder = tmp_path_factory.mktemp("wheel")
-    unneeded = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "models")
+    unneeded = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "models", "target", "*.so")
     shutil.copytree(ROOT, folder / "source", ignore=unneeded)
+    environment = dict(os.environ)
+    if kind == "pure":
+        environment["PATH"] = without_cargo(environment["PATH"])
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(folder / "source")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = folder.glob("*.whl")
     return made
@@ -54,6 +73,21 @@ def test_the_wheel_holds_the_two_programs_and_nothing_else(wheel: Path) -> None:
     ours = [path for package in ("worker", "training") for path in (ROOT / package).rglob("*.py")]
     assert {name for name in names if name.endswith(".py")} == {str(path.relative_to(ROOT)) for path in ours}
     assert "zmu-0.1.0.dist-info/licenses/LICENSE" in names
+
+
+def test_a_wheel_is_for_every_machine_unless_it_holds_compiled_code(wheel: Path, kind: str) -> None:
+    compiled = [name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith((".py", ".typed"))]
+    compiled = [name for name in compiled if name.startswith(("worker", "training"))]
+    if kind == "pure":
+        assert (compiled, wheel.name) == ([], "zmu-0.1.0-py3-none-any.whl")
+    else:
+        assert [Path(name).name.split(".")[0] for name in compiled] == ["columns"]
+        assert wheel.name.startswith("zmu-0.1.0-cp311-abi3-")
+
+
+def test_the_core_is_used_where_it_was_built(installed: Path, tmp_path: Path, kind: str) -> None:
+    code = "from worker import compiled; print(compiled.kind())"
+    assert run(installed / "python", "-c", code, cwd=tmp_path).strip() == {"pure": "python"}.get(kind, kind)
 
 
 def test_the_programs_are_the_installed_ones(installed: Path, tmp_path: Path) -> None:

@@ -73,6 +73,44 @@ class Score(cli.Command):
         return 0
 
 
+class Explain(cli.Command):
+    summary: ClassVar[str] = "score one reading again, with what came before it: EVENT_ID or TOPIC/PARTITION/OFFSET"
+    reading: CliPositionalArg[str] = Field(description="An event_id, or topic/partition/offset.")
+    version: str = Field("", description="Version or alias. Default: the event's; without one, what is served.")
+    history: int = Field(
+        20_000, ge=0, description="Records of the partition before it that are read, at most. 0: it alone."
+    )
+    html_file: Path | None = Field(
+        None, description="Where to draw actual against expected of every feature (also --html FILE)."
+    )
+    renamed: ClassVar[dict[str, str]] = {"--html": "--html-file"}
+
+    def run(self) -> int:
+        from worker import device, explain, explained
+        from worker.artifact import load
+        from worker.budget import target_rate
+        from worker.detector import Detector
+        from worker.errors import written
+        from worker.registry import Registry
+        from worker.reload import champion_version
+
+        log.configure(self.log)
+        found = explain.wanted(self, self.reading)
+        model = found.event.model if found.event is not None else None
+        registry = Registry(self.model.registry, model.name if model else self.model.name)
+        version = self.version or (model.version if model else self.model.alias)
+        if version == self.model.alias:
+            version = champion_version(registry, version)
+        loaded = load(registry, registry.resolve(version) or version, device.choose(self.device))
+        rate = target_rate(self.model, loaded.manifest)
+        detector = Detector(loaded, rate, withhold=self.model.warm_up == "withhold")
+        told = explain.explain(self, found, detector, self.history)
+        print("\n".join(explained.lines(told)))
+        if self.html_file is not None:
+            written(self.html_file, explained.page(told), "--html")
+        return 1 if told.verdict == "different" else 0
+
+
 class Config(cli.Command):
     summary: ClassVar[str] = "print the effective settings, secrets masked"
 
@@ -83,7 +121,10 @@ class Config(cli.Command):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.main("zmu-worker", {"run": Run, "check": Check, "score": Score, "config": Config}, argv)
+    commands: dict[str, type[cli.Command]] = {
+        "run": Run, "check": Check, "score": Score, "explain": Explain, "config": Config
+    }
+    return cli.main("zmu-worker", commands, argv)
 
 
 if __name__ == "__main__":

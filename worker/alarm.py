@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker import compiled
 from worker.records import F64, Bools
 from worker.state import Column, States
 from worker.visits import Visits
@@ -58,6 +59,18 @@ class Alarm:
         self._settings, self._threshold = settings, threshold
         self._down = math.exp(-settings.rate * target_rate)
         self._up = math.exp(settings.rate * (1 - target_rate))
+        core = compiled.core()
+        self._compiled = core and core.Alarm(
+            threshold=threshold,
+            up=self._up,
+            down=self._down,
+            clear_share=settings.clear_share,
+            again_factor=settings.again_factor,
+            least=settings.least,
+            most=settings.most,
+            freeze_after=settings.freeze_after,
+            barely=BARELY,
+        )
 
     @staticmethod
     def fields() -> tuple[Column, ...]:
@@ -76,6 +89,20 @@ class Alarm:
         memory = _Memory(*(states[name][code_E] for name in _COLUMNS))
         score_B = np.zeros_like(raw_B)
         factor_B = np.ones_like(raw_B)
+        if self._compiled is not None:
+            here = (visits.order_B, visits.start_E, visits.count_E)
+            plain = tuple(column.view(np.uint8) if column.dtype == np.bool_ else column for column in memory)
+            self._compiled.update(here, np.ascontiguousarray(raw_B), judged_B.view(np.uint8), score_B, factor_B, plain)
+        else:
+            self._rounds(memory, visits, raw_B, judged_B, score_B, factor_B)
+        for name, column in zip(_COLUMNS, memory, strict=True):
+            states[name][code_E] = column
+        return Alarms(score_B, factor_B)
+
+    def _rounds(
+        self, memory: _Memory, visits: Visits, raw_B: F64, judged_B: Bools, score_B: F64, factor_B: F64
+    ) -> None:
+        """score_B and factor_B are filled; the memory moves on."""
         for row_R in visits.rounds():
             judged_R = judged_B[row_R]
             known = memory.first(len(row_R))
@@ -84,9 +111,6 @@ class Alarm:
             score_B[row_R] = np.where(judged_R, score_R, 0.0)
             for column, value in zip(known, changed, strict=True):
                 column[:] = np.where(judged_R, value, column)
-        for name, column in zip(_COLUMNS, memory, strict=True):
-            states[name][code_E] = column
-        return Alarms(score_B, factor_B)
 
     def _round(self, known: _Memory, raw_R: F64) -> tuple[_Memory, F64]:
         settings = self._settings

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from worker.alarm import AlarmSettings
 from worker.calibration import Calibration
 from worker.chart import ChartSettings
+from worker.drift import Reference
 from worker.errors import ModelError
 from worker.model import Kind, Shape, build
 from worker.quality import Quality
@@ -52,6 +53,8 @@ class TrainingRecord(_Part):
     first_timestamp_ms: int | None = None
     last_timestamp_ms: int | None = None
     left_out: dict[str, int] = Field({}, description="Rows not learnt from, by reason.")
+    remarks: tuple[str, ...] = Field((), description="What a person should know of them: stuck sensors, …")
+    feedback: dict[str, int] = Field({}, description="What people had said of events by then, by label.")
     seed: int
     settings: dict[str, Any] = Field({}, description="The training settings as they were.")
 
@@ -87,6 +90,7 @@ class Manifest(_Part):
     alarm: AlarmSettings | None = Field(None, description="null: a score above the threshold, and no more.")
     quality: Quality | None = Field(None, description="What counts as a faulty sensor. null: only limits that are set.")
     calibration: Calibration
+    reference: Reference | None = Field(None, description="What drift is measured against. null: it is not.")
     entities: tuple[str, ...] = Field((), max_length=MAX_ENTITIES, description="Seen in training, as far as listed.")
     entities_complete: bool = Field(True, description="Whether all of them are listed.")
     training: TrainingRecord
@@ -114,6 +118,8 @@ class Manifest(_Part):
                 raise ValueError(f"{name} has {len(values)} numbers for {f} features")
         if self.quality is not None and self.quality.features != f:
             raise ValueError(f"quality has {self.quality.features} features, the model {f}")
+        if self.reference is not None and len(self.reference.edges) != f + 1:
+            raise ValueError(f"reference has {len(self.reference.edges)} columns for {f} features and the score")
         if min(*self.residual_scale, *self.mean_scale, *self.largest_deviation, *self.scaling.span) <= 0:
             raise ValueError("a scale is not positive")
         return self

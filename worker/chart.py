@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker import compiled
 from worker.records import F64, I32, Bools
 from worker.state import Column, States
 from worker.visits import Visits
@@ -77,6 +78,18 @@ class Chart:
         """By feature, of normal readings; mean_scale_F: spread of the mean deviation; largest_F: largest deviation."""
         self._settings, self._mean_scale_F, self._largest_F = settings, mean_scale_F, largest_F
         self._follows_mean = settings.slow_share > 0 or settings.gate_by == "mean"
+        core = compiled.core()
+        self._compiled = core and core.Chart(
+            fast_weight=settings.fast_weight,
+            slow_share=settings.slow_share,
+            mean_weight=settings.mean_weight,
+            slow_weight=settings.slow_weight,
+            baseline_weight=settings.baseline_weight,
+            gate=settings.gate,
+            gate_by_mean=settings.gate_by == "mean",
+            accept_after=settings.accept_after,
+            mean_scale_F=np.asarray(mean_scale_F).tolist(),
+        )
 
     @staticmethod
     def fields(features: int) -> tuple[Column, ...]:
@@ -97,13 +110,11 @@ class Chart:
         present_BF = ~np.isnan(residual_BF) & judged_B[:, None]
         deviation_BF = np.clip(np.where(present_BF, residual_BF, 0.0), -MOST, MOST)
         mean_BF = np.zeros_like(residual_BF) if self._follows_mean else None
-        for row_R in visits.rounds():
-            present_RF = present_BF[row_R]
-            known = memory.first(len(row_R))
-            deviation_BF[row_R], part_RF = self._round(known, deviation_BF[row_R], present_RF)
-            feature_BF[row_R] = np.where(present_RF, part_RF, 0.0)
-            if mean_BF is not None:
-                mean_BF[row_R] = known.mean_EF
+        if self._compiled is not None:
+            here = (visits.order_B, visits.start_E, visits.count_E)
+            self._compiled.update(here, deviation_BF, present_BF.view(np.uint8), feature_BF, mean_BF, tuple(memory))
+        else:
+            self._rounds(memory, visits, deviation_BF, present_BF, feature_BF, mean_BF)
         for name, column in zip((_BASELINE, _MEAN, _FAST, _SLOW, _OUT), memory, strict=True):
             states[name][code_E] = column
         count_B = np.maximum(present_BF.sum(1), 1)
@@ -116,6 +127,19 @@ class Chart:
             feature_BF[above_B] = spread_BF * (spike_B**2 * count_B)[above_B, None] / spread_BF.sum(1, keepdims=True)
             raw_B = np.maximum(raw_B, spike_B)
         return Charted(raw_B, feature_BF, mean_BF)
+
+    def _rounds(
+        self, memory: _Memory, visits: Visits, deviation_BF: F64, present_BF: Bools, feature_BF: F64,
+        mean_BF: F64 | None,
+    ) -> None:
+        """Residuals in deviation_BF become deviations; feature_BF and mean_BF are filled; the memory moves on."""
+        for row_R in visits.rounds():
+            present_RF = present_BF[row_R]
+            known = memory.first(len(row_R))
+            deviation_BF[row_R], part_RF = self._round(known, deviation_BF[row_R], present_RF)
+            feature_BF[row_R] = np.where(present_RF, part_RF, 0.0)
+            if mean_BF is not None:
+                mean_BF[row_R] = known.mean_EF
 
     def _round(self, known: _Memory, residual_RF: F64, present_RF: Bools) -> tuple[F64, F64]:
         """Moves the memory on by one row of each entity; returns deviations, and each feature's part in the score."""

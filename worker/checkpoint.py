@@ -15,7 +15,7 @@ from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from worker.errors import BrokerError
 from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
-from worker.sink import Failed, Message, Receipt, Sink
+from worker.sink import Failed, Message, Receipt, Sends, Sink
 from worker.source import Change, CommitLost, Source
 
 PRESS_SECONDS = 0.5                     # how long to press for acknowledgements before looking after the group
@@ -32,15 +32,35 @@ class Completed(NamedTuple):
     committed: bool                     # False: the group has moved on, and the partitions' next owner reads again
 
 
-class Checkpoint(Protocol):
+class Checkpoint(Sends, Protocol):
+    """How what readings gave, and their offsets, become final; rows of state are sent by it too. Every method may raise
+    Stopped.
+    """
+
     def complete(
-        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
+        self,
+        messages: Sequence[Message],
+        offsets: Mapping[int, int],
+        notes: Mapping[int, str],
+        then: Callable[[], None] = lambda: None,
     ) -> Completed:
-        """Publishes and commits one batch.
+        """One batch, at once or together with the next ones.
 
         offsets, notes: next offset to read, and what is kept beside it, by partition.
-        Raises Stopped.
+        then: called when all of it is final.
         """
+
+    def rebalanced(self, changes: Sequence[Change]) -> list[Change]:
+        """Tells of changes before the loop acts on them, and returns those to act on."""
+
+    def settle(self) -> list[Change]:
+        """Sees to what is under way, without waiting; to be called between batches, after `due_seconds` or sooner."""
+
+    def finish(self) -> list[Change]:
+        """All that was given is final, or its partitions are among the changes."""
+
+    @property
+    def due_seconds(self) -> float: ...
 
     @property
     def writable(self) -> bool:
@@ -68,8 +88,28 @@ class AtLeastOnce:
     def writable(self) -> bool:
         return self._writable
 
+    @property
+    def due_seconds(self) -> float:
+        return float("inf")             # nothing is under way between two batches
+
+    def send(self, message: Message) -> Receipt:
+        return self._sink.send(message)
+
+    def rebalanced(self, changes: Sequence[Change]) -> list[Change]:
+        return list(changes)
+
+    def settle(self) -> list[Change]:
+        return []
+
+    def finish(self) -> list[Change]:
+        return []
+
     def complete(
-        self, messages: Sequence[Message], offsets: Mapping[int, int], notes: Mapping[int, str]
+        self,
+        messages: Sequence[Message],
+        offsets: Mapping[int, int],
+        notes: Mapping[int, str],
+        then: Callable[[], None] = lambda: None,
     ) -> Completed:
         changes: list[Change] = []
         # 1. Everything that the batch says is on its topic.
@@ -80,6 +120,8 @@ class AtLeastOnce:
         kept = {partition: offset for partition, offset in offsets.items() if partition not in gone}
         with self._metrics.stage("commit"):
             committed = self._commit(kept, notes)
+        if committed:
+            then()
         return Completed(changes, committed)
 
     def _publish(self, messages: Sequence[Message], changes: list[Change]) -> None:

@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from worker import device, log
+from worker import compiled, device, log
 from worker.brokers import ensure_incidents, require_topics_of
-from worker.checkpoint import AtLeastOnce, Stopped
+from worker.checkpoint import Stopped
+from worker.delivery import Parts, checkpoint
 from worker.errors import BrokerError, BrokerUnreachable, UserError
 from worker.heartbeat import Heartbeat
 from worker.http import HttpServer
@@ -20,20 +21,16 @@ from worker.metrics import Metrics
 from worker.registry import Registry
 from worker.reload import Models
 from worker.settings import Settings
-from worker.sink import KafkaSink
-from worker.source import KafkaSource
-from worker.statestore import KafkaStateStore
+from worker.watchdog import Watchdog
 
 Answer = TypeVar("Answer")
 
-STUCK_SECONDS = 120.0                   # a loop that has not turned for so long will not turn again
-
 
 class Daemon:
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, parts: Parts | None = None) -> None:
+        self._settings, self._parts = settings, parts or Parts()
         self._metrics = Metrics()
-        self._heartbeat = Heartbeat(STUCK_SECONDS)
+        self._heartbeat = Heartbeat(settings.watchdog_seconds)
         self._metrics.ready_by(lambda: self._readiness()[0])
         self._stop = threading.Event()
         self._ready: Callable[[], dict[str, object]] = lambda: {"model": False, "assigned": False, "output": False}
@@ -42,11 +39,13 @@ class Daemon:
         """Returns the exit code. Raises UserError for what is wrong before the first record."""
         settings, metrics = self._settings, self._metrics
         chosen = device.choose(settings.device)
+        compiled.choose(settings.core)
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(self._signals())
             server = HttpServer(settings.http, metrics.registry, self._alive, self._readiness)
             leaving.callback(server.close)
             logger = log.get("worker")
+            leaving.callback(Watchdog(self._heartbeat).close)
             logger.info("listening", host=settings.http.host, port=server.port, paths="/metrics /healthz /readyz")
             models = Models(
                 Registry(settings.model.registry, settings.model.name),
@@ -58,29 +57,28 @@ class Daemon:
             if not models.first(self._heartbeat, self._stop.is_set, self._stop.wait):
                 return 0                    # told to stop while there was no model
             leaving.callback(models.close)
-            kafka = settings.kafka
             if not self._answered(lambda: require_topics_of(settings) and ensure_incidents(settings)):
                 return 0                    # … or no broker
-            source = self._answered(lambda: KafkaSource(kafka, settings.input))
+            source = self._answered(lambda: self._parts.source(settings))
             if source is None:
                 return 0
             leaving.callback(source.close)
-            sink = self._answered(lambda: KafkaSink(kafka, settings.output, settings.input.max_record_bytes))
-            if sink is None:
+            output = self._answered(lambda: self._parts.output(settings))
+            if output is None:
                 return 0
-            leaving.callback(sink.close)
+            leaving.callback(output.close)
+            final = checkpoint(settings, source, output, metrics, self._heartbeat, self._stop.is_set)
             store = None
             if settings.state.snapshot_seconds:
-                store = KafkaStateStore(kafka, settings.input, sink, self._heartbeat)
+                store = self._parts.store(settings, final, self._heartbeat)
                 leaving.callback(store.close)
                 if self._answered(store.ensure) is None:
                     return 0
-            checkpoint = AtLeastOnce(source, sink, metrics, self._heartbeat, self._stop.is_set)
-            loop = Loop(settings, source, checkpoint, models, store, metrics, self._heartbeat, self._stop.is_set)
+            loop = Loop(settings, source, final, models, store, metrics, self._heartbeat, self._stop.is_set)
             self._ready = lambda: {
                 "model": models.current.version,
                 "assigned": source.joined,
-                "output": checkpoint.writable,
+                "output": final.writable,
             }
             gc.collect()
             gc.freeze()                     # what lives as long as the process need not be walked again and again
@@ -135,7 +133,7 @@ def check(settings: Settings) -> list[str]:
     faults: list[UserError] = []
     lines = [f"device    {chosen}"]
     try:
-        models.first(Heartbeat(STUCK_SECONDS))
+        models.first(Heartbeat(settings.watchdog_seconds))
         manifest = models.current.detector.manifest
         place = f"{registry.place}/{manifest.version}"
         lines.append(f"model     {place} ({manifest.kind}, {len(manifest.features)} features)")

@@ -10,8 +10,9 @@ Legend: B readings, F features, W readings of a window, D = W*F inputs of the mo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from worker.alarm import Alarm, Alarms
 from worker.artifact import Artifact
 from worker.chart import Chart, Charted
 from worker.reconstructor import predict_in_blocks
-from worker.records import F32, F64, Batch, Bools
+from worker.records import F32, F64, I32, Batch, Bools
 from worker.state import Column, States
 from worker.visits import Visits
 
@@ -47,6 +48,16 @@ class Scores:
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+
+class Observer(Protocol):
+    """Looks on while a detector serves."""
+
+    def take(self, batch: Batch, scores: Scores) -> None:
+        """The next readings, scored."""
+
+    def reset(self, codes: I32 | Iterable[int]) -> None:
+        """Entities that are no longer served; their codes will be others'."""
 
 
 class Residuals(NamedTuple):
@@ -76,6 +87,7 @@ class Detector:
         by_feature = np.asarray(manifest.mean_scale), np.asarray(manifest.largest_deviation)
         self._chart = Chart(manifest.chart, *by_feature) if manifest.chart else None
         self._alarm = Alarm(manifest.alarm, self.threshold, rate) if manifest.alarm else None
+        self.observers: tuple[Observer, ...] = ()       # told of every batch by who serves it
 
     @property
     def weights_bytes(self) -> int:

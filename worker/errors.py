@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something outside the program is wrong; its message is printed alone, without a traceback.
@@ -46,3 +48,11 @@ class TrainingError(UserError):
     """A training run cannot start or its result cannot be used."""
 
     exit_code = 1
+
+
+def written(path: Path, text: str, flag: str) -> None:
+    """A file that a command was asked for. Raises UserError, naming the flag, where it cannot be written."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(f"{flag} {path}: {error.strerror}; name a file that can be written") from None

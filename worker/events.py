@@ -10,7 +10,7 @@ from worker.artifact import Manifest
 from worker.detector import Scores
 from worker.entities import Entities
 from worker.faults import Finding
-from worker.records import Batch, Contribution, Event, ModelRef, Origin, Severity, event_id, rfc3339
+from worker.records import F32, F64, Batch, Contribution, Event, ModelRef, Origin, Severity, event_id, rfc3339
 from worker.settings import OutputSettings
 
 
@@ -27,23 +27,30 @@ class EventBuilder:
     def events(self, topic: str, batch: Batch, scores: Scores, entities: Entities) -> Iterator[Event]:
         """One for each anomalous reading, in order of arrival."""
         detected_at = rfc3339(self._now_ms())
-        for i in np.flatnonzero(scores.anomalous_B).tolist():
-            entity = entities.names[int(batch.entity_B[i])]
-            partition, offset = int(batch.partition_B[i]), int(batch.offset_B[i])
-            score = float(scores.anomaly_score_B[i])
+        which = np.flatnonzero(scores.anomalous_B)
+        columns = (
+            batch.entity_B, batch.partition_B, batch.offset_B, batch.timestamp_ms_B,
+            scores.anomaly_score_B, scores.p_value_B, scores.warming_B, scores.imputed_B,
+        )
+        rows = zip(*(column[which].tolist() for column in columns), strict=True)
+        contributions = self._largest(batch.x_BF[which], scores.expected_BF[which], scores.feature_score_BF[which])
+        for (code, partition, offset, timestamp_ms, score, p_value, warming, imputed), largest in zip(
+            rows, contributions, strict=True
+        ):
+            entity = entities.names[code]
             yield Event(
                 kind="anomaly",
                 event_id=event_id(topic, partition, offset),
                 entity=entity,
-                timestamp=rfc3339(int(batch.timestamp_ms_B[i])),
+                timestamp=rfc3339(timestamp_ms),
                 detected_at=detected_at,
                 anomaly_score=score,
-                p_value=float(scores.p_value_B[i]),
+                p_value=p_value,
                 severity=self.severity(score),
-                contributions=self._contributions(batch, scores, i),
+                contributions=largest,
                 model=self._model,
                 source=Origin(topic, partition, offset),
-                flags=self._flags(entity, bool(scores.warming_B[i]), bool(scores.imputed_B[i])),
+                flags=self._flags(entity, warming, imputed),
             )
 
     def faults(
@@ -91,11 +98,17 @@ class EventBuilder:
     def severity(self, anomaly_score: float) -> Severity:
         return "critical" if anomaly_score >= self._settings.critical_score else "warning"
 
-    def _contributions(self, batch: Batch, scores: Scores, i: int) -> tuple[Contribution, ...]:
-        part_F = scores.feature_score_BF[i]
-        share_F = part_F / part_F.sum()
-        largest = np.argsort(-share_F, kind="stable")[: self._settings.contributions].tolist()
-        return tuple(self._contribution(batch, scores, i, f, float(share_F[f])) for f in largest)
+    def _largest(self, x_AF: F32, expected_AF: F32, part_AF: F64) -> Iterator[tuple[Contribution, ...]]:
+        """Of each anomalous reading: the features that made it, the largest first."""
+        share_AF = part_AF / part_AF.sum(1, keepdims=True)
+        feature_AK = np.argsort(-share_AF, axis=1, kind="stable")[:, : self._settings.contributions]
+        share_AK = np.take_along_axis(share_AF, feature_AK, 1)
+        x_AK, expected_AK = (np.take_along_axis(column_AF, feature_AK, 1) for column_AF in (x_AF, expected_AF))
+        for row in zip(feature_AK.tolist(), share_AK.tolist(), x_AK, expected_AK, strict=True):
+            yield tuple(
+                Contribution(self._features[f], None if x != x else _shortest(x), _shortest(expected), share)
+                for f, share, x, expected in zip(*row, strict=True)
+            )
 
     def _contribution(self, batch: Batch, scores: Scores, i: int, f: int, share: float) -> Contribution:
         return Contribution(

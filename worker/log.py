@@ -6,8 +6,6 @@ import logging
 import sys
 from typing import Any
 
-import structlog
-
 from worker.settings import LogSettings
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -15,6 +13,8 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 def configure(settings: LogSettings) -> None:
     """Sends our lines, and those of libraries from `warning` on, through one renderer."""
+    import structlog  # here, so that --help need not wait for it
+
     console = settings.format == "console" or (settings.format is None and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -50,4 +50,6 @@ def configure(settings: LogSettings) -> None:
 
 def get(name: str) -> Any:
     """A logger whose lines say which part speaks."""
+    import structlog
+
     return structlog.get_logger(part=name)

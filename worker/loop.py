@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from worker.batches import newest_ms, next_offsets
 from worker.checkpoint import RETRY_SECONDS, Checkpoint, Stopped
+from worker.codec.columns import ColumnDecoder, Decoded
 from worker.codec.events import dead_letter, event_message
 from worker.codec.incidents import incident_message
-from worker.codec.readings import ReadingDecoder, ReadingSchema
+from worker.codec.readings import ReadingSchema
 from worker.errors import BrokerError
 from worker.events import EventBuilder
 from worker.heartbeat import Heartbeat
@@ -69,7 +71,7 @@ class Loop:
     def run_until_drained(self) -> None:
         """Until everything that was in the topic at the start is scored and committed."""
         ends = self._source.ends()
-        while not self._stopping() and not self._drained(ends):
+        while not self._stopping() and not (self._drained(ends) and self._finished()):
             self._turn()
         self._leave()
 
@@ -80,32 +82,43 @@ class Loop:
             deadline = self._clock() + LAST_SNAPSHOT_SECONDS
             while not self._partitions.settled() and self._clock() < deadline:
                 self._heartbeat.beat()
-                self._rebalance(self._source.idle())
+                self._rebalance(self._checkpoint.rebalanced(self._source.idle()))
+                self._rebalance(self._checkpoint.settle())
             held = self._partitions.held()
             self._checkpoint.complete([], held, self._partitions.notes(held))
         except (BrokerError, Stopped) as error:
             self._metrics.survived("snapshot", error)   # the one before it still counts
+        self._checkpoint.finish()
 
     def _turn(self) -> None:
-        self._heartbeat.beat()
+        self._heartbeat.turn()
         if self._models.take():
             self._take_model()
-        batch = self._settings.batch
-        fetched = self._source.poll(batch.max_records, batch.max_wait_ms / 1000, IDLE_SECONDS)
-        self._metrics.polled()
-        self._rebalance(fetched.changes)
+        fetched = self._fetch()
         if fetched.records:
             self._process(fetched)
         if self._clock() - self._tended >= TEND_SECONDS:
             self._tended = self._clock()
             self._tend()
         self._partitions.snapshot()
+        self._rebalance(self._checkpoint.settle())
+
+    def _fetch(self) -> Fetched:
+        batch = self._settings.batch
+        idle_seconds = min(IDLE_SECONDS, self._checkpoint.due_seconds)
+        fetched = self._source.poll(batch.max_records, batch.max_wait_ms / 1000, idle_seconds)
+        self._metrics.polled()
+        changes = self._checkpoint.rebalanced(fetched.changes)
+        self._rebalance(changes)
+        if any(change.kind == "rewound" for change in changes):
+            return Fetched()                    # what came with the changes comes again
+        return fetched
 
     def _process(self, fetched: Fetched) -> None:
-        records = fetched.records
-        self._count(fetched)
         with self._metrics.stage("decode"):
-            batch, refused = self._decoder.decode(records)
+            decoded = self._decoder.decode(fetched.records)
+        batch, refused = decoded.batch, decoded.refused
+        self._count(fetched, decoded)
         self._partitions.touched(batch.entity_B)
         known, batch = self._partitions.split(batch)
         if len(known):
@@ -114,8 +127,9 @@ class Loop:
             seen = self._watch.process(batch)
         refused = [r for r in refused if not self._partitions.silent(r.record.partition, r.record.offset)]
         messages = self._decide(batch, seen, refused)
-        self._complete(messages, {record.partition: record.offset + 1 for record in records})
-        self._metrics.batch_done(batch.timestamp_ms_B)
+        read = next_offsets(fetched.records)
+        self._complete(messages, self._partitions.due(read), lambda: self._metrics.batch_done(batch.timestamp_ms_B))
+        self._heartbeat.beat()
 
     def _decide(self, batch: Batch, seen: Seen, refused: Sequence[Refusal]) -> list[Message]:
         """What the batch has to say: events, incidents, and a dead letter for each refused record."""
@@ -133,15 +147,17 @@ class Loop:
             *(dead_letter(self._settings.dead_letters.topic, refusal) for refusal in refused),
         ]
 
-    def _complete(self, messages: Sequence[Message], read: Mapping[int, int]) -> None:
-        offsets = self._partitions.due(read)
-        completed = self._checkpoint.complete(messages, offsets, self._partitions.notes(offsets))
+    def _complete(
+        self, messages: Sequence[Message], offsets: Mapping[int, int], then: Callable[[], None] = lambda: None
+    ) -> None:
+        completed = self._checkpoint.complete(messages, offsets, self._partitions.notes(offsets), then)
         self._partitions.committed(offsets, completed.committed)
         self._rebalance(completed.changes)
 
     def _tend(self) -> None:
         """Once a second or so: what no reading tells."""
         self._report_lag()
+        self._see_whether_still()
         entities, topic = self._watch.entities, self._source.topic
         messages: list[Message] = []
         for partition in self._partitions.live():
@@ -155,8 +171,8 @@ class Loop:
             messages += [incident_message(self._settings.incidents.topic, incident) for incident in incidents]
             self._partitions.touched(np.array([finding.entity for finding in findings], np.int32))
         messages += self._forget_leavers()
-        if messages:
-            self._complete(messages, {})
+        if messages:                            # with offsets, for the group to say whether we still may speak
+            self._complete(messages, self._partitions.held())
         self._metrics.entities(len(entities), sum(map(self._events.is_cold, entities.used_names())))
 
     def _forget_leavers(self) -> list[Message]:
@@ -173,9 +189,15 @@ class Loop:
         for change in changes:
             held = set(self._source.assignment())
             total = len(held)
-            if change.kind == "assigned":
-                # Changes may have piled up while the output was slow: what came may have gone again.
-                begun = [partition for partition in change.partitions if partition in held]
+            # Changes may have piled up while the output was slow: what came may have gone again.
+            begun = [partition for partition in change.partitions if partition in held]
+            if change.kind == "rewound":
+                begun = [partition for partition in begun if self._partitions.holds(partition)]
+                self._metrics.rewound(begun)
+                for partition in begun:
+                    self._partitions.release(partition)
+                    self._begin(partition)
+            elif change.kind == "assigned":
                 for partition in begun:
                     self._begin(partition)
                 self._metrics.assigned(self._source.topic, begun, total)
@@ -213,18 +235,34 @@ class Loop:
             values_field=form.values_field,
             max_record_bytes=form.max_record_bytes,
         )
-        self._decoder = ReadingDecoder(schema, self._watch.entities)
+        self._decoder = ColumnDecoder(schema, self._watch.entities)
         self._events = EventBuilder(manifest, self._settings.output, now_ms=lambda: time.time_ns() // 1_000_000)
+
+    def _finished(self) -> bool:
+        """Whether what was done is final."""
+        changes = self._checkpoint.finish()
+        self._rebalance(changes)
+        return not changes
+
+    def _see_whether_still(self) -> None:
+        """A loop that turns and gets nothing done, though there are readings, is stuck: see worker/watchdog.py."""
+        if not self._heartbeat.doubtful:
+            return
+        try:
+            if not self._source.joined or self._drained(self._source.ends()):
+                self._heartbeat.beat()
+        except BrokerError:
+            self._heartbeat.beat()              # readiness tells
 
     def _drained(self, ends: Mapping[int, int]) -> bool:
         here = self._source.assignment()       # none where there are more workers than partitions
         return self._source.joined and all(self._source.position(p) >= ends.get(p, 0) for p in here)
 
-    def _count(self, fetched: Fetched) -> None:
-        by_partition = Counter(record.partition for record in fetched.records)
-        size_bytes = sum(len(record.value or b"") for record in fetched.records)
-        self._metrics.batch_fetched(self._source.topic, by_partition, size_bytes, fetched.reason)
-        self._newest_ms.update((record.partition, record.timestamp) for record in fetched.records)
+    def _count(self, fetched: Fetched, decoded: Decoded) -> None:
+        by_partition = decoded.by_partition()
+        self._metrics.batch_fetched(self._source.topic, by_partition, decoded.value_bytes, fetched.reason)
+        self._metrics.decoded(by_partition.total(), decoded.path)
+        self._newest_ms.update(newest_ms(fetched.records))
         self._last_read.update(dict.fromkeys(by_partition, self._clock()))
 
     def _report_lag(self) -> None:

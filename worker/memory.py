@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from worker.offsets import Start
 from worker.records import Record
 from worker.restore import Loaded
 from worker.sink import Failed, Message
 from worker.snapshots import Row, pack
-from worker.source import Change, Fetched, Start
+from worker.source import Change, Fetched, Pledge
 
 
 class MemoryRecord(NamedTuple):
@@ -59,6 +60,12 @@ class MemorySource:
         self.committed.update(offsets)
         self.notes.update(notes)
 
+    def member(self) -> object:
+        return self
+
+    def pledge(self, offsets: Mapping[int, int], notes: Mapping[int, str], member: object) -> Pledge:
+        return Pledge(lambda: self.commit(dict(offsets), dict(notes)), member)
+
     def idle(self) -> list[Change]:
         return []
 
@@ -101,6 +108,43 @@ class MemorySink:
         return None
 
 
+class MemoryTransactions(MemorySink):
+    """Shows what it is sent when that is committed. `endings` are given, one each, as the fate of the next commits; an
+    error's came about all the same where it is a MaybeCommitted.
+    """
+
+    def __init__(self, refusals: Sequence[Exception] = (), endings: Sequence[Exception | None] = ()) -> None:
+        super().__init__(refusals)
+        self.open: list[Message] = []
+        self.renewals = 0
+        self._endings = list(endings)
+
+    def send(self, message: Message) -> Failed | Acknowledged:
+        if self._refusals:
+            return Failed(self._refusals.pop(0))
+        self.open.append(message)
+        return Acknowledged()
+
+    def commit(self, pledge: Pledge) -> Failed | Acknowledged:
+        error = self._endings.pop(0) if self._endings else None
+        if error is None or isinstance(error, MaybeCommitted):
+            self.messages += self.open
+            pledge.offsets()
+        self.open = []
+        return Acknowledged() if error is None else Failed(error)
+
+    def abort(self) -> None:
+        self.open = []
+
+    def renew(self) -> None:
+        self.renewals += 1
+        self.open = []
+
+
+class MaybeCommitted(Exception):
+    """The answer to a commit was lost, and not the commit."""
+
+
 class MemoryStateStore:
     """A compacted topic as lists. `refusals` are given, one each, as the answer to the next rows."""
 
@@ -109,6 +153,9 @@ class MemoryStateStore:
         self.topic_id = "0" * 32
         self._ends: dict[int, int] = defaultdict(int)
         self._refusals = list(refusals)
+
+    def ensure(self) -> str:
+        return self.topic_id
 
     def load(self, partition: int) -> Loaded:
         return Loaded(list(self.logs[partition]), self._ends[partition], self.topic_id)

@@ -23,9 +23,11 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from worker import log
+from worker import build, log
+from worker.drift_series import DriftSeries
 from worker.records import F64, I64, Refusal
 from worker.restore import Restored
+from worker.shadow_series import ShadowSeries
 from worker.snapshotter import Settled
 
 _STAGE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
@@ -58,6 +60,7 @@ class Metrics:
             return Histogram(name, text, labels, namespace="zmu", registry=registry, buckets=buckets)
 
         self._consumed = counter("records_consumed", "Records fetched.", ("topic", "partition"))
+        self._decoded = counter("records_decoded", "Records decoded, by who did it.", ("path",))
         self._consumed_bytes = counter("consumed_bytes", "Bytes of the fetched records' values.", ("topic",))
         self._scored = counter("records_scored", "Readings scored.", ("model_version",))
         self._anomalies = counter("anomalies", "Anomalous readings.", ("severity",))
@@ -71,8 +74,10 @@ class Metrics:
         self._refused = counter("records_dead_lettered", "Records that are no readings.", ("reason",))
         self._errors = counter("errors", "Errors survived.", ("stage", "type"))
         self._commits = counter("commits", "Commits of input offsets.", ("result",))
+        self._transactions = counter("transactions", "Transactions, where delivery is exactly-once.", ("result",))
         self._rebalances = counter("rebalances", "Changes of assignment.", ("kind",))
         self._reloads = counter("model_reloads", "Looks at a newer model version.", ("result",))
+        self._rollbacks = counter("rollbacks", "Versions that the guard took out of service.", ("result",))
         self._batches = counter("batches", "Batches by what ended them.", ("reason",))
         self._stage = histogram("stage_duration_seconds", "Time of a stage for a batch.", _STAGE_SECONDS, ("stage",))
         self._batch_records = histogram("batch_records", "Readings in a batch.", _BATCH_RECORDS)
@@ -94,11 +99,13 @@ class Metrics:
         self._target_rate = gauge("target_alarm_rate", "Share of normal readings that may be in alarm.")
         self._alarm_rate = gauge("realised_alarm_rate", "Share of about the last 100,000 readings that was in alarm.")
         self._cold = gauge("entities_cold_start", "Tracked entities that training has not seen.")
+        self.drifts = DriftSeries(gauge)
+        self.shadow = ShadowSeries(counter)
         self._device_memory = gauge("device_memory_bytes", "Memory that the model's device holds for us.")
         self._ready = gauge("ready", "Whether /readyz says yes: model, assignment and a writable output.")
         self._build = Info("build", "The program.", namespace="zmu", registry=registry)
         self._model = Info("model", "The served model.", namespace="zmu", registry=registry)
-        self._build.info(_build())
+        self._build.info(build.facts())
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -119,6 +126,10 @@ class Metrics:
         self._consumed_bytes.labels(topic).inc(size_bytes)
         self._batches.labels(reason).inc()
         self._batch_records.observe(sum(records.values()))
+
+    def decoded(self, records: int, path: str) -> None:
+        """path: compiled or python from whole batches, or records."""
+        self._decoded.labels(path).inc(records)
 
     def records_refused(self, refused: Iterable[Refusal]) -> None:
         for refusal in refused:
@@ -190,6 +201,26 @@ class Metrics:
         self._commits.labels("failed").inc()
         self.survived("commit", error)
 
+    def transaction_committed(self, seconds: float) -> None:
+        """seconds: from the request to the answer."""
+        self._transactions.labels("committed").inc()
+        self._stage.labels("commit").observe(seconds)
+        self.committed()
+
+    def transaction_aborted(self) -> None:
+        """Given up because partitions went."""
+        self._transactions.labels("aborted").inc()
+
+    def transaction_failed(self, stage: str, error: Exception) -> None:
+        """Given up because of an error, or (commit) with an unknown end."""
+        self._transactions.labels("failed").inc()
+        self.survived(stage, error)
+
+    def rewound(self, partitions: Iterable[int]) -> None:
+        """They begin again at their committed offsets."""
+        self._rebalances.labels("rewound").inc()
+        self._log.warning("partitions begin again where the group has them", partitions=sorted(partitions))
+
     def survived(self, stage: str, error: Exception) -> None:
         """An error after which the loop goes on."""
         self._errors.labels(stage, type(error).__name__).inc()
@@ -238,6 +269,18 @@ class Metrics:
         self._reloads.labels("refused").inc()
         self._log.error("model refused", error=str(error), kept=kept)
 
+    def rolled_back(self, version: str, to: str, share: float, most: float) -> None:
+        """This worker goes on with the version before; the alias is moved next."""
+        self._rollbacks.labels("served").inc()
+        said = f"{share:.1%} of its readings are in alarm"
+        self._log.error("version rolled back", version=version, to=to, why=said, most=f"{most:.1%}")
+
+    def alias_moved_back(self, error: Exception | None) -> None:
+        """So that other workers and a restart have the version before as well, or not."""
+        self._rollbacks.labels("alias" if error is None else "alias_failed").inc()
+        if error is not None:
+            self.survived("rollback", error)
+
     def device_memory(self, size_bytes: int) -> None:
         self._device_memory.set(size_bytes)
 
@@ -253,15 +296,3 @@ def _observe_all(series: Histogram, value_B: F64, buckets: Sequence[float]) -> N
         if count:
             bucket.inc(count)
     series._sum.inc(float(value_B.sum()))
-
-
-def _build() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    def of(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "unknown"
-
-    return {"version": of("zmu"), "torch": of("torch"), "kafka_python": of("kafka-python")}

@@ -64,6 +64,9 @@ class Partitions:
         if self._snapshotter is not None:
             self._snapshotter.release(partition)
 
+    def holds(self, partition: int) -> bool:
+        return partition in self._committed
+
     def silent(self, partition: int, offset: int) -> bool:
         """Whether this reading was answered before, by this worker or another."""
         silence = self._silent.get(partition)

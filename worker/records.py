@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -125,8 +126,13 @@ def event_id(topic: str, partition: int, offset: int, kind: str = "anomaly") -> 
 
 def rfc3339(timestamp_ms: int) -> str:
     """UTC with milliseconds: 2025-11-24T16:00:00.000Z."""
-    moment = _EPOCH + datetime.timedelta(milliseconds=timestamp_ms)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    seconds, ms = divmod(timestamp_ms, 1000)
+    return f"{_to_the_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(4096)                        # readings of a batch are of the same few seconds
+def _to_the_second(seconds: int) -> str:
+    return (_EPOCH + datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -47,6 +47,11 @@ class Registry:
     def place(self) -> str:
         return f"{self.url.rstrip('/')}/{self.name}"
 
+    @property
+    def folder(self) -> str | None:
+        """The model's folder, where the registry is on a file system of this machine's; it may not exist yet."""
+        return self._root if isinstance(self._fs, LocalFileSystem) else None
+
     def versions(self) -> list[str]:
         """Complete versions, the oldest first (names sort by time)."""
         with self._explained("list"):

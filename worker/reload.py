@@ -9,17 +9,22 @@ from typing import NamedTuple
 
 import torch
 
-from worker import artifact, device
+from worker import aliases, artifact, device
 from worker.artifact import Artifact
 from worker.budget import target_rate
 from worker.detector import Detector
+from worker.drift import Drift
 from worker.errors import ModelError, RegistryError
+from worker.guard import Guard, Rate
 from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
 from worker.registry import Registry
 from worker.settings import ModelSettings
+from worker.shadow import Shadow
 
 Features = tuple[str, ...]
+LEAST_READINGS = 1000                   # fewer say nothing about drift
+GUARD = "guard"                         # in place of an alias, where refusals are kept
 
 
 class Champion(NamedTuple):
@@ -44,7 +49,9 @@ class Models:
         self._device, self._metrics = device, metrics
         self._current: Champion | None = None
         self._next: Champion | None = None
-        self._refusal: str | None = None
+        self._refusals: dict[str, str] = {}     # by alias, the one that was said
+        self._barred: dict[str, str] = {}       # version that the guard took out of service → the one before it
+        self._shadow: Shadow | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
 
@@ -87,7 +94,9 @@ class Models:
         taken, self._next = self._next, None
         if taken is None:
             return False
-        self._current = taken
+        before, self._current = self._current, taken
+        if before is not None and self._barred.keys().isdisjoint({taken.version, before.version}):
+            self._watch_over(taken, before)
         self._announce(taken)
         return True
 
@@ -97,20 +106,71 @@ class Models:
             self._thread.join(timeout=5)
 
     def look(self) -> None:
-        """One look at the alias. A version that is refused is named once, tried again at every look (a slow store may
+        """One look at the aliases. A version that is refused is named once, tried again at every look (a slow store may
         show its files late), and the old one stays.
         """
+        self._look_at(self._settings.alias, self._look_at_champion)
+        if self._settings.shadow is not None:
+            self._look_at(self._settings.shadow, self._look_at_shadow)
+
+    def _look_at(self, alias: str, looked: Callable[[], None]) -> None:
         try:
-            version = champion_version(self._registry, self._settings.alias)
-            if version != (self._next or self.current).version:
-                self._next = self._load(version)
-            self._refusal = None
+            looked()
+            self._refusals.pop(alias, None)
         except ModelError as error:
-            if str(error) != self._refusal:
-                self._refusal = str(error)
+            if str(error) != self._refusals.get(alias):
+                self._refusals[alias] = str(error)
                 self._metrics.model_refused(error, kept=self.current.version)
         except RegistryError as error:
             self._metrics.survived("reload", error)
+
+    def _look_at_champion(self) -> None:
+        version = champion_version(self._registry, self._settings.alias)
+        if version in self._barred:
+            self._move_alias_back(version)
+            return
+        self._barred.clear()                    # somebody has moved the alias: what he promotes is tried again
+        if version != (self._next or self.current).version:
+            self._next = self._load(version)
+
+    def _look_at_shadow(self) -> None:
+        """A shadow is looked on with by whichever version serves; where both are one, there is none."""
+        version = self._registry.resolve(self._settings.shadow or "")
+        if version in (None, self.current.version):
+            self._shadow = None
+        elif self._shadow is None or self._shadow.version != version:
+            self._shadow = Shadow(version or "", self._load(version or "").detector, self._metrics)
+        self._attach(self.current)
+
+    def _attach(self, champion: Champion) -> None:
+        others = tuple(o for o in champion.detector.observers if not isinstance(o, Shadow))
+        champion.detector.observers = (*others, self._shadow) if self._shadow is not None else others
+
+    def _watch_over(self, new: Champion, before: Champion) -> None:
+        factor = self._settings.guard_factor
+        if not factor:
+            return
+        most = min(factor * new.detector.target_rate, 1.0)
+
+        def trip(share: float) -> None:
+            self._barred[new.version] = before.version
+            self._next = before
+            self._metrics.rolled_back(new.version, before.version, share, most)
+
+        rate = next((o for o in before.detector.observers if isinstance(o, Rate)), Rate())
+        new.detector.observers += (Guard(most, rate, self._settings.guard_readings, trip),)
+
+    def _move_alias_back(self, version: str) -> None:
+        """So that other workers and a restart serve the one before as well."""
+        if self._refusals.get(GUARD) == version:
+            return                              # tried, and said
+        try:
+            aliases.roll_back_to(self._registry, self._settings.alias, version, self._barred[version])
+        except (ModelError, RegistryError) as error:
+            self._refusals[GUARD] = version
+            self._metrics.alias_moved_back(error)
+        else:
+            self._metrics.alias_moved_back(None)
 
     def _watch(self) -> None:
         while not self._closing.wait(self._settings.reload_seconds):
@@ -123,7 +183,12 @@ class Models:
         loaded = artifact.load(self._registry, version, self._device)
         self._require_features(loaded)
         rate = target_rate(self._settings, loaded.manifest)
-        return Champion(version, Detector(loaded, rate, withhold=self._settings.warm_up == "withhold"))
+        detector = Detector(loaded, rate, withhold=self._settings.warm_up == "withhold")
+        window, reference = self._settings.drift_readings, loaded.manifest.reference
+        detector.observers = (Rate(),)
+        if window and reference is not None:
+            detector.observers += (Drift(reference, window, least=min(window, LEAST_READINGS)),)
+        return Champion(version, detector)
 
     def _require_features(self, loaded: Artifact) -> None:
         wanted = self._current.detector.manifest.features if self._current else self._features
@@ -149,6 +214,9 @@ class Models:
             champion.detector.target_rate,
             str(self._device),
         )
+        drift = next((o for o in champion.detector.observers if isinstance(o, Drift)), None)
+        self._metrics.drifts(manifest.features, drift)
+        self._attach(champion)
         self._metrics.device_memory(device.memory_bytes(self._device, champion.detector.weights_bytes))
 
 

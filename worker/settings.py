@@ -10,125 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    SecretStr,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from worker.kafka_settings import DeadLetterSettings as DeadLetterSettings
+from worker.kafka_settings import InputSettings as InputSettings
+from worker.kafka_settings import KafkaSettings as KafkaSettings
+from worker.kafka_settings import OutputSettings as OutputSettings
+from worker.kafka_settings import Section as Section
+from worker.kafka_settings import TopicName
+
 MOST_READINGS = 32                      # that incidents look back at: a bit of each is kept
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _topic(name: str) -> str:
-    allowed = name.isascii() and name.replace(".", "").replace("_", "").replace("-", "").isalnum()
-    if not allowed or len(name) > 249:
-        raise ValueError("a topic name has 1 to 249 of the characters a-z A-Z 0-9 . _ -")
-    return name
-
-
-TopicName = Annotated[str, AfterValidator(_topic)]
-
-
-class KafkaSettings(Section):
-    bootstrap_servers: str = Field(
-        "localhost:9092", description="Brokers to start from, `host:port`, several with commas."
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How to talk to the brokers. SASL needs a mechanism, username and password."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="How to log in, where the protocol is SASL_*."
-    )
-    username: str | None = Field(None, description="SASL user name.")
-    password: SecretStr | None = Field(None, description="SASL password; best from a file in the secrets directory.")
-    ssl_cafile: Path | None = Field(None, description="PEM file of the authority behind the brokers' certificates.")
-    ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate (mutual TLS).")
-    ssl_keyfile: Path | None = Field(None, description="PEM file of the client's key (mutual TLS).")
-    ssl_password: SecretStr | None = Field(None, description="Password of the client's key.")
-    ssl_check_hostname: bool = Field(True, description="Whether a broker's certificate must name its host.")
-    client_id: str = Field("zmu", description="Name under which the brokers' logs and quotas know this client.")
-    request_timeout_ms: PositiveInt = Field(30_000, description="Milliseconds after which a request is given up.")
-    session_timeout_ms: PositiveInt = Field(
-        45_000,
-        description="Milliseconds without a heartbeat after which the group gives a worker's partitions to others.",
-    )
-    max_poll_interval_ms: PositiveInt = Field(
-        300_000, description="Milliseconds between polls after which a stuck worker loses its partitions."
-    )
-
-    @model_validator(mode="after")
-    def login_is_complete(self) -> Self:
-        if self.security_protocol.startswith("SASL"):
-            needed = ("sasl_mechanism", "username", "password")
-            lacking = [f"ZMU_KAFKA__{name.upper()}" for name in needed if getattr(self, name) is None]
-            if lacking:
-                raise ValueError(f"{self.security_protocol} needs {', '.join(lacking)} as well")
-        return self
-
-
-class InputSettings(Section):
-    topic: TopicName = Field("sensor-readings", description="Topic of readings.")
-    group_id: str = Field("zmu-worker", min_length=1, description="Consumer group; replicas of one worker share it.")
-    features: tuple[str, ...] | None = Field(
-        None,
-        description="Names of the numbers in a reading, in order, as a JSON list. The worker takes them from the "
-        "model and refuses a model with others; training infers the numeric columns where it is not given.",
-    )
-    ignore: tuple[str, ...] = Field((), description="Columns never used as features, such as labels; a JSON list.")
-    entity_field: str | None = Field(
-        None, description="Field that names the sensor or machine. Default: the message key."
-    )
-    timestamp_field: Annotated[str | None, BeforeValidator(lambda v: None if v == "null" else v)] = Field(
-        "timestamp",
-        description="Field with the reading's time: epoch ms, epoch s or RFC 3339. Where a reading lacks it, or "
-        "with the word `null` here, Kafka's timestamp counts.",
-    )
-    values_field: str = Field("values", description="Field with all features as one array, in the model's order.")
-    start: Literal["earliest", "latest"] = Field(
-        "latest", description="Where a group without committed offsets starts; also where offsets have expired."
-    )
-    max_record_bytes: PositiveInt = Field(
-        1_048_576, description="Readings larger than this, in bytes, are dead letters, unread."
-    )
-    isolation_level: Literal["read_uncommitted", "read_committed"] = Field(
-        "read_committed", description="Whether readings of aborted transactions are left out."
-    )
-
-
-class OutputSettings(Section):
-    topic: TopicName = Field("sensor-anomalies", description="Topic of anomaly events.")
-    delivery: Literal["at-least-once"] = Field(
-        "at-least-once",
-        description="at-least-once: an idempotent producer and a deterministic event_id; nothing is lost, and what "
-        "a crash repeats carries the same id.",
-    )
-    critical_score: PositiveFloat = Field(
-        2.0, description="anomaly_score from which an event's severity is `critical`; below it, `warning`."
-    )
-    contributions: PositiveInt = Field(
-        5, description="How many of the most contributing features an event names; the shares are of all."
-    )
-    compression: Literal["none", "gzip", "lz4", "zstd", "snappy"] = Field(
-        "lz4", description="Codec of the produced batches."
-    )
-    delivery_timeout_ms: PositiveInt = Field(
-        120_000, description="Milliseconds after which an unacknowledged event fails its batch, which is then retried."
-    )
-
-
-class DeadLetterSettings(Section):
-    topic: TopicName = Field("sensor-readings.dlq", description="Topic of records that cannot be read, as received.")
 
 
 class ModelSettings(Section):
@@ -153,6 +50,25 @@ class ModelSettings(Section):
         "score",
         description="Until an entity's window is full. score: what is missing is taken for normal, and the event has "
         "the flag `warming_up`. withhold: no event; fewer false alarms of new entities.",
+    )
+    drift_readings: Annotated[int, Field(ge=0)] = Field(
+        20_000,
+        description="Newest readings in which drift is looked for, beside those that the version learnt from. Long "
+        "enough to hold what a plant does in a day; at most 256 of a batch count. 0: none.",
+    )
+    shadow: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")] | None = Field(
+        None,
+        description="Alias of a second version that scores all readings as well and tells nothing, such as "
+        "`challenger`; its figures are metrics. Costs about as much as scoring does. Default: none.",
+    )
+    guard_factor: Annotated[float, Field(ge=0)] = Field(
+        10.0,
+        description="Times the target rate that a new version may be in alarm, and three times as often as the one "
+        "before: beyond both, the one before serves again, and the alias goes back where this user may move it. 0: "
+        "off.",
+    )
+    guard_readings: PositiveInt = Field(
+        20_000, description="Readings for which a new version is watched so, a thousand at a time."
     )
     wait_seconds: Annotated[float, Field(ge=0)] = Field(
         0.0,
@@ -245,7 +161,7 @@ class StateSettings(Section):
 
 class BatchSettings(Section):
     max_records: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        2048, description="Readings scored at once, at most. Larger: more throughput, more memory."
+        8192, description="Readings scored at once, at most. Larger: more throughput, more memory."
     )
     max_wait_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
         5, description="Milliseconds that the first reading of a batch waits for others. 0: never wait."
@@ -290,6 +206,36 @@ class Settings(BaseSettings):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = Field(
         "auto", description="auto, cpu, cuda or cuda:N. auto takes CUDA where there is a device."
     )
+    core: Literal["auto", "compiled", "python"] = Field(
+        "auto",
+        description="Who does the heavy work: the compiled core, or its slower twin in Python, to the same bits. auto: "
+        "compiled where it was built. compiled: refuse to start without it.",
+    )
+    watchdog_seconds: Annotated[float, Field(ge=1)] = Field(
+        120.0,
+        description="Seconds without a turn of the loop, or without progress while readings wait, after which the "
+        "worker ends with 1, to be started again. More than Kafka's calls may take: three times the request timeout, "
+        "and 10 more.",
+    )
     http: HttpSettings = Field(default_factory=HttpSettings, description="Metrics and health.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs, to stderr.")
     training: dict[str, Any] = Field({}, description="Settings of zmu-training, which checks them; unused here.")
+
+    @model_validator(mode="after")
+    def watchdog_is_patient(self) -> Self:
+        needed_seconds = 3 * self.kafka.request_timeout_ms / 1000 + 10
+        if self.watchdog_seconds < needed_seconds:
+            raise ValueError(
+                f"ZMU_WATCHDOG_SECONDS={self.watchdog_seconds:g} would end a worker that waits for its broker; with "
+                f"ZMU_KAFKA__REQUEST_TIMEOUT_MS={self.kafka.request_timeout_ms} set it to {needed_seconds:g} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def transactions_are_read(self) -> Self:
+        if self.output.delivery == "exactly-once" and self.input.isolation_level != "read_committed":
+            raise ValueError(
+                "ZMU_OUTPUT__DELIVERY=exactly-once needs ZMU_INPUT__ISOLATION_LEVEL=read_committed: offsets in an open "
+                "transaction are waited for only then"
+            )
+        return self

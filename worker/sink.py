@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
@@ -35,10 +35,12 @@ class Receipt(Protocol):
         """What went wrong, once done; None where the message is on the topic for good."""
 
 
-class Sink(Protocol):
+class Sends(Protocol):
     def send(self, message: Message) -> Receipt:
         """Hands a message over; its fate is in the receipt. Never raises for what the broker may say."""
 
+
+class Sink(Sends, Protocol):
     def flush(self, timeout_seconds: float) -> None:
         """Presses for answers for up to that long; receipts tell which came."""
 
@@ -62,25 +64,28 @@ class KafkaSink:
         self._producer = self._built()
 
     def _built(self) -> KafkaProducer:
+        with explained(self._kafka):
+            return KafkaProducer(**self._options())
+
+    def _options(self) -> dict[str, Any]:
         kafka, settings = self._kafka, self._settings
-        with explained(kafka):
-            return KafkaProducer(
-                **client_options(kafka),
-                acks="all",
-                enable_idempotence=True,
-                compression_type=None if settings.compression == "none" else settings.compression,
-                delivery_timeout_ms=max(settings.delivery_timeout_ms, kafka.request_timeout_ms + 1_000),
-                # A dead letter is the record as received, plus headers.
-                max_request_size=self._max_message_bytes + 65_536,
-                max_block_ms=kafka.request_timeout_ms,
-                allow_auto_create_topics=False,
-                linger_ms=0,
-                metrics_enabled=False,
-            )
+        return {
+            **client_options(kafka),
+            "acks": "all",
+            "enable_idempotence": True,
+            "compression_type": None if settings.compression == "none" else settings.compression,
+            "delivery_timeout_ms": max(settings.delivery_timeout_ms, kafka.request_timeout_ms + 1_000),
+            # A dead letter is the record as received, plus headers.
+            "max_request_size": self._max_message_bytes + 65_536,
+            "max_block_ms": kafka.request_timeout_ms,
+            "allow_auto_create_topics": False,
+            "linger_ms": 0,
+            "metrics_enabled": False,
+        }
 
     def renew(self) -> None:
         # An idempotent producer that has lost its place in the sequence refuses everything from then on.
-        _close(self._producer, 0)
+        shut(self._producer, 0)
         self._producer = self._built()
 
     def send(self, message: Message) -> Receipt:
@@ -103,10 +108,10 @@ class KafkaSink:
             return                          # the receipts say what is open; their reader decides
 
     def close(self) -> None:
-        _close(self._producer, 5)
+        shut(self._producer, 5)
 
 
-def _close(producer: KafkaProducer, timeout_seconds: float) -> None:
+def shut(producer: KafkaProducer, timeout_seconds: float) -> None:
     """Whatever is still open then fails. kafka-python's own close() raises instead, and leaves the producer running."""
     try:
         producer.close(timeout=timeout_seconds)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
@@ -16,9 +16,11 @@ from kafka.errors import (
     RetriableError,
 )
 
-from worker import log
+from worker import log, rawfetch
+from worker.batches import RecordBatch, size
 from worker.brokers import client_options, explain, explained
 from worker.errors import BrokerError, StreamError
+from worker.offsets import GroupOffsets, Start
 from worker.records import Record
 from worker.settings import InputSettings, KafkaSettings
 
@@ -26,28 +28,30 @@ RETRY_PAUSE_SECONDS = 0.1
 
 
 class Change(NamedTuple):
-    """Partitions that came, or went: `revoked` on request, `lost` to another worker already."""
+    """Partitions that came, or went: `revoked` on request, `lost` to another worker already. Those `rewound` are still
+    ours, and begin again at their committed offsets: a transaction that held what came after was given up.
+    """
 
-    kind: Literal["assigned", "revoked", "lost"]
+    kind: Literal["assigned", "revoked", "lost", "rewound"]
     partitions: tuple[int, ...]
 
 
 @dataclass
 class Fetched:
-    """Records in order of arrival by partition. Changes come first: they happened before the records."""
+    """Records in order of arrival by partition, or whole batches of them, undecoded. Changes come first: they happened
+    before the records.
+    """
 
-    records: list[Record] = field(default_factory=list)
+    records: Sequence[Record] | Sequence[RecordBatch] = ()
     changes: list[Change] = field(default_factory=list)
     reason: Literal["full", "waited", "drained"] = "waited"     # drained: the topic holds no more
 
 
-class Start(NamedTuple):
-    """Where to go on: where the group left off, or where the settings say that a fresh group begins."""
+class Pledge(NamedTuple):
+    """Offsets that a transaction is to commit, and the member of the group that has the right to: for the sink."""
 
-    offset: int
-    fresh: bool
-    note: str = ""                      # what was committed beside the offset
-    earliest: int = 0                   # first offset that can still be read
+    offsets: Any
+    member: Any
 
 
 class CommitLost(Exception):
@@ -63,7 +67,7 @@ class Source(Protocol):
         """Waits up to idle_seconds for a first record, then up to max_wait_seconds for a full batch."""
 
     def start(self, partition: int) -> Start:
-        """After an `assigned`: where to go on. The caller seeks. Raises BrokerError."""
+        """After an `assigned`: where to go on. The caller seeks. Raises BrokerError, CommitLost."""
 
     def seek(self, partition: int, offset: int) -> None: ...
 
@@ -73,6 +77,12 @@ class Source(Protocol):
         Raises CommitLost where the partitions have moved on, and BrokerError.
         """
 
+    def member(self) -> object:
+        """Who we are in the group now; another one after each rebalance."""
+
+    def pledge(self, offsets: Mapping[int, int], notes: Mapping[int, str], member: object) -> Pledge:
+        """What `commit` would commit, for a transaction. The group refuses it where `member` is of the past."""
+
     def idle(self) -> list[Change]:
         """Keeps membership while the output is slow, and takes no record."""
 
@@ -80,7 +90,7 @@ class Source(Protocol):
 
     @property
     def joined(self) -> bool:
-        """Whether the group has given this member its share, be it none."""
+        """Whether the group has given this member its share, be it none, and can be heard."""
 
     def ends(self) -> Mapping[int, int]:
         """The offset after the last record, for every partition of the topic."""
@@ -119,27 +129,33 @@ class KafkaSource:
                 session_timeout_ms=kafka.session_timeout_ms,
                 heartbeat_interval_ms=max(kafka.session_timeout_ms // 3, 1),
                 max_poll_interval_ms=kafka.max_poll_interval_ms,
+                metadata_max_age_ms=kafka.metadata_max_age_ms,
                 fetch_max_wait_ms=100,
                 metrics_enabled=False,
             )
+            whole = settings.fetch == "batches" and rawfetch.attach(self._consumer)
             self._consumer.subscribe([self.topic], listener=self._listener)
+        self._log.info("reads", topic=self.topic, fetch="batches" if whole else "records")
+        self._offsets = GroupOffsets(self._consumer, self.topic, settings.start, kafka.request_timeout_ms)
 
     def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
         fetched = Fetched()
+        records: list[Any] = []
         deadline = self._clock() + idle_seconds
         while True:
             wait_ms = max(int((deadline - self._clock()) * 1000), 0)
-            found = self._poll(wait_ms, max_records - len(fetched.records))
+            found = self._poll(wait_ms, max_records - size(records))
             changed = self._take_changes(fetched.changes)
             if changed:
-                fetched.records = [r for r in fetched.records if r.partition not in changed]
-            if found and not fetched.records:
+                records = [r for r in records if r.partition not in changed]
+            if found and not records:
                 deadline = self._clock() + max_wait_seconds
-            for partition, records in found.items():
+            for partition, more in found.items():
                 # A partition that was just assigned starts where the caller seeks.
                 if partition not in changed:
-                    fetched.records += records
-            if len(fetched.records) >= max_records:
+                    records += more
+            fetched.records = records
+            if size(records) >= max_records:
                 fetched.reason = "full"
                 return fetched
             if fetched.changes or self._clock() >= deadline:
@@ -147,7 +163,10 @@ class KafkaSource:
                     fetched.reason = "drained"
                 return fetched
 
-    def _poll(self, wait_ms: int, max_records: int) -> dict[int, list[Record]]:
+    def _poll(self, wait_ms: int, max_records: int) -> dict[int, list[Any]]:
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining:
+            coordinator.request_rejoin()    # kafka-python forgets a join under way whose reason is gone meanwhile
         try:
             found = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
         except NoOffsetForPartitionError:
@@ -171,7 +190,7 @@ class KafkaSource:
         """Offsets that the broker has deleted (retention): go on by the set policy, and say so."""
         for tp, offset in error.args[0].items():
             try:
-                start = self._policy_offset(tp)
+                start = self._offsets.of_policy(tp)
                 self._consumer.seek(tp, start)
                 self.commit({tp.partition: start}, {})
             except (KafkaError, BrokerError, CommitLost) as failed:
@@ -183,34 +202,31 @@ class KafkaSource:
             )
 
     def start(self, partition: int) -> Start:
-        tp = TopicPartition(self.topic, partition)
         with explained(self._kafka):
-            found = self._consumer.committed(tp, metadata=True, timeout_ms=self._kafka.request_timeout_ms)
-            earliest = int(self._consumer.beginning_offsets([tp])[tp])
-            if found is not None and found.offset >= 0:
-                return Start(int(found.offset), False, found.metadata or "", earliest)
-            return Start(self._policy_offset(tp), True, "", earliest)
-
-    def _policy_offset(self, tp: TopicPartition) -> int:
-        ends = self._consumer.beginning_offsets if self._settings.start == "earliest" else self._consumer.end_offsets
-        return int(ends([tp])[tp])
+            return self._offsets.start(partition, lambda offsets: self.commit(offsets, {}))
 
     def seek(self, partition: int, offset: int) -> None:
         self._consumer.seek(TopicPartition(self.topic, partition), offset)
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         try:
-            self._consumer.commit(
-                {
-                    TopicPartition(self.topic, partition): OffsetAndMetadata(offset, notes.get(partition, ""), -1)
-                    for partition, offset in offsets.items()
-                },
-                timeout_ms=self._kafka.request_timeout_ms,
-            )
+            self._consumer.commit(self._with_notes(offsets, notes), timeout_ms=self._kafka.request_timeout_ms)
         except CommitFailedError as error:
             raise CommitLost(str(error)) from None
         except KafkaError as error:
             raise BrokerError(f"offsets not committed: {error}") from error
+
+    def member(self) -> object:
+        return self._offsets.member()
+
+    def pledge(self, offsets: Mapping[int, int], notes: Mapping[int, str], member: object) -> Pledge:
+        return Pledge(self._with_notes(offsets, notes), member)
+
+    def _with_notes(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> dict[Any, Any]:
+        return {
+            TopicPartition(self.topic, partition): OffsetAndMetadata(offset, notes.get(partition, ""), -1)
+            for partition, offset in offsets.items()
+        }
 
     def idle(self) -> list[Change]:
         paused = self._consumer.assignment()
@@ -228,12 +244,13 @@ class KafkaSource:
 
     @property
     def joined(self) -> bool:
-        return self._listener.joined
+        # A broker that has gone leaves the state as it was; its coordinator is given up, after a session at the latest.
+        coordinator = self._consumer._coordinator
+        return self._listener.joined and coordinator.stable() and coordinator.coordinator_id is not None
 
     def ends(self) -> Mapping[int, int]:
         with explained(self._kafka):
-            partitions = self._consumer.partitions_for_topic(self.topic) or ()
-            ends = self._consumer.end_offsets([TopicPartition(self.topic, partition) for partition in partitions])
+            ends = self._consumer.end_offsets(self._offsets.partitions())
         return {tp.partition: offset for tp, offset in ends.items()}
 
     def position(self, partition: int) -> int:
@@ -242,7 +259,10 @@ class KafkaSource:
     def lag(self, partition: int) -> int | None:
         tp = TopicPartition(self.topic, partition)
         end = self._consumer.highwater(tp)
-        return None if end is None else max(int(end) - self.position(partition), 0)
+        try:
+            return None if end is None else max(int(end) - self.position(partition), 0)
+        except NoOffsetForPartitionError:
+            return None                     # it, or another, was just assigned and never committed
 
     def close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=5_000)

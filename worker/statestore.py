@@ -17,7 +17,7 @@ from worker.heartbeat import Heartbeat
 from worker.records import Record
 from worker.restore import Loaded
 from worker.settings import InputSettings, KafkaSettings
-from worker.sink import Message, Receipt, Sink
+from worker.sink import Message, Receipt, Sends
 from worker.snapshots import Row, pack
 
 STALL_SECONDS = 90.0                    # longer than the minute after which a broker ends a dead worker's transaction
@@ -27,6 +27,9 @@ LOAD_RECORDS = 5_000
 
 class StateStore(Protocol):
     """Rows by input partition. Of each entity at least the record sent last is kept."""
+
+    def ensure(self) -> str:
+        """It is there and fits the input; returns its id. Raises BrokerError."""
 
     def load(self, partition: int) -> Loaded:
         """What is there, from the beginning to the log's present end. Raises BrokerError."""
@@ -48,7 +51,7 @@ class KafkaStateStore:
         self,
         kafka: KafkaSettings,
         settings: InputSettings,
-        sink: Sink,
+        sink: Sends,
         heartbeat: Heartbeat,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -78,6 +78,8 @@ class Watch:
         self._reserve()
         self._seen[batch.entity_B] = self._clock()
         scores = self._detector.score(batch, self.states)
+        for observer in self._detector.observers:
+            observer.take(batch, scores)
         findings = self._monitor.update(self.states, batch)
         incidents: list[Incident] = []
         if self._settings.incidents.enabled:
@@ -118,7 +120,7 @@ class Watch:
 
     def release(self, partition: int) -> None:
         """Another worker's now."""
-        self.states.reset(self.entities.release_partition(partition))
+        self._reset(self.entities.release_partition(partition))
 
     def leavers(self) -> I32:
         """Entities that sent nothing for so long that they are forgotten; the longest silent ones, too many or not."""
@@ -133,9 +135,14 @@ class Watch:
     def forget(self, codes: I32) -> list[Incident]:
         """Entities leave; what is open of them closes."""
         told = self._incidents.close(self.states, self.entities, self._topic, codes.astype(np.int64))
-        self.states.reset(codes)
+        self._reset(codes)
         self.entities.release(codes.tolist())
         return told if self._settings.incidents.enabled else []
+
+    def _reset(self, codes: I32) -> None:
+        self.states.reset(codes)
+        for observer in self._detector.observers:
+            observer.reset(codes)
 
     def _asked(self, quality: Quality, features: tuple[str, ...]) -> Quality:
         """What training learnt, with what the operator says."""

@@ -1,13 +1,15 @@
-"""How fast the worker drains a topic, beside kafka-python that only polls, in the same run; and its memory.
+"""How fast the worker drains a topic by each of its ways, beside a loop written by hand and a consumer that only polls.
 
-    python -m tests.benchmarks [--readings 1000000] [--runs 3]
+    python -m tests.benchmarks [--readings 600000] [--runs 3] [--json FILE]
 
-Readings have 20 named features, about 440 bytes of JSON; 1 % are anomalous; 4 partitions; one worker process.
-The ratio is what counts: the machine's speed is in both.
+Each runs by itself as a process on the same topic, one after the other, `runs` times over: a slow minute hits all.
+The ratio to the loop written by hand is what counts; of the ratios of the runs, the median and the spread are shown.
+CPU a reading tells more than the rate where the machine has other things to do.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -15,70 +17,88 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 
 from tests import factory
+from tests.benchmarks.readings import FEATURES, FORMS, PARTITIONS, fill
 from tests.programs import ROOT, Program, worker_environment
+from worker import compiled
 
-FEATURES = tuple(f"sensor_{i:02d}" for i in range(20))
-PARTITIONS = 4
-TOPICS = {"input": "bench-readings", "output": "bench-events", "dead": "bench-dead"}
-
-
-def fill(broker: str, readings: int) -> int:
-    """Writes the readings; returns the size of one in bytes."""
-    rng = np.random.default_rng(0)
-    producer = KafkaProducer(bootstrap_servers=broker, compression_type="lz4", linger_ms=20, batch_size=262_144)
-    kinds: list[bytes] = []
-    for i in range(10_000):
-        values = rng.normal(0, 0.3, len(FEATURES)) + (8 if i % 100 == 99 else 0)
-        row = {"timestamp": 1_764_000_000_000 + i, **dict(zip(FEATURES, values.round(6).tolist(), strict=True))}
-        kinds.append(json.dumps(row, separators=(",", ":")).encode())
-    for i in range(readings):
-        producer.send(TOPICS["input"], value=kinds[i % len(kinds)], key=b"pump-%d" % (i % 50))
-    producer.flush()
-    producer.close()
-    return len(kinds[0])
+OUTPUTS = ("bench-events", "bench-dead", "bench-plain")
+PLAIN, POLL = "loop by hand", "poll only"
+PYTHON, COMPILED = {"ZMU_CORE": "python"}, {"ZMU_CORE": "compiled"}
+RECORDS = {"ZMU_CORE": "python", "ZMU_INPUT__FETCH": "records"}
+# Name, model, settings. A model with memory has windows of ten readings, a control chart and a following threshold.
+WAYS = (
+    ("worker, records", "pointwise", RECORDS),
+    ("worker, Python", "pointwise", PYTHON),
+    ("worker, compiled", "pointwise", COMPILED),
+    ("worker with memory, Python", "memory", PYTHON),
+    ("worker with memory, compiled", "memory", COMPILED),
+    ("same, exactly once", "memory", COMPILED | {"ZMU_OUTPUT__DELIVERY": "exactly-once"}),
+)
 
 
-def poll_only(broker: str) -> float:
-    """Readings a second of a stock consumer that does nothing with them: the floor's other side."""
-    consumer = KafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, fetch_max_wait_ms=100)
-    partitions = [TopicPartition(TOPICS["input"], p) for p in range(PARTITIONS)]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning()
-    ends = consumer.end_offsets(partitions)
-    total, seen = sum(ends.values()), 0
-    start = time.perf_counter()
-    while seen < total:
-        seen += sum(len(records) for records in consumer.poll(timeout_ms=500, max_records=2048).values())
-    taken = time.perf_counter() - start
-    consumer.close()
-    return total / taken
+class Speed(NamedTuple):
+    per_second: float
+    cpu_us: float                       # a reading, of all threads of the process
+    resident_mb: float = 0.0            # at the end
 
 
-def worker(broker: str, registry: Path, group: str, readings: int) -> tuple[float, list[float]]:
-    """Readings a second from the first batch to the last commit, and resident megabytes over the run."""
-    environment = worker_environment(broker, registry, TOPICS) | {"ZMU_INPUT__GROUP_ID": group}
-    memory_mb: list[float] = []
-    with Program("worker", "run", **environment) as program:
-        program.ready()
-        start = first = scored = 0.0
-        while scored < readings:
+class Bench(NamedTuple):
+    """Where everything is: made once, used by every run."""
+
+    broker: str
+    folder: Path
+    readings: int
+
+    def registry(self, model: str) -> Path:
+        return self.folder / model
+
+    def plain(self, form: str, group: str) -> Speed:
+        command = [sys.executable, "-m", "tests.benchmarks.plain_loop", self.broker, str(self.registry("pointwise")),
+                   f"bench-{form}", "bench-plain", group, "0.5", str(self.readings)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return Speed(**json.loads(done.stdout))
+
+    def poll_only(self, form: str) -> Speed:
+        """A stock consumer that does nothing with the records."""
+        consumer = KafkaConsumer(bootstrap_servers=self.broker, enable_auto_commit=False, fetch_max_wait_ms=100)
+        partitions = [TopicPartition(f"bench-{form}", p) for p in range(PARTITIONS)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning()
+        seen, start, start_cpu = 0, time.perf_counter(), time.process_time()
+        while seen < self.readings:
+            seen += sum(len(records) for records in consumer.poll(timeout_ms=500, max_records=2048).values())
+        taken, taken_cpu = time.perf_counter() - start, time.process_time() - start_cpu
+        consumer.close()
+        return Speed(seen / taken, taken_cpu / seen * 1e6)
+
+    def worker(self, form: str, model: str, group: str, settings: dict[str, str]) -> Speed:
+        """From the first batch to the last commit."""
+        topics = {"input": f"bench-{form}", "output": "bench-events", "dead": "bench-dead"}
+        environment = worker_environment(self.broker, self.registry(model), topics) | settings
+        with Program("worker", "run", **(environment | {"ZMU_INPUT__GROUP_ID": group})) as program:
+            program.ready()
             samples = exposition(program)
-            scored = samples.get("zmu_records_scored_total", 0.0)
-            if scored and not start:
-                start, first = time.perf_counter(), scored
-            memory_mb.append(samples["process_resident_memory_bytes"] / 1e6)
-            time.sleep(0.02 if scored > 0.98 * readings else 0.2)
-        rate = (scored - first) / (time.perf_counter() - start)
-        assert program.stop() == 0, program.stderr
-    return rate, memory_mb
+            while not samples.get("zmu_records_scored_total"):
+                samples = exposition(program)
+            start, before = time.time(), samples
+            while samples["zmu_records_scored_total"] < self.readings:
+                time.sleep(0.5)             # a scrape costs the worker CPU too
+                samples = exposition(program)
+            assert program.stop() == 0, program.stderr
+        done = max(self.readings - before["zmu_records_scored_total"], 1.0)
+        cpu = samples["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]
+        taken = samples["zmu_last_record_processed_timestamp_seconds"] - start
+        return Speed(done / taken, cpu / done * 1e6, samples["process_resident_memory_bytes"] / 1e6)
 
 
 def exposition(program: Program) -> dict[str, float]:
@@ -91,58 +111,78 @@ def exposition(program: Program) -> dict[str, float]:
     return sums
 
 
-def measure(broker: str, readings: int, runs: int) -> dict[str, object]:
+def measure(broker: str, readings: int, runs: int) -> dict[str, dict[str, list[Speed]]]:
+    """Speeds by form of the readings and by who."""
     admin = KafkaAdminClient(bootstrap_servers=broker)
-    admin.create_topics([NewTopic(name, PARTITIONS if name == TOPICS["input"] else 1, 1) for name in TOPICS.values()])
-    size = fill(broker, readings)
-    polls, works, memory = [], [], []
+    admin.create_topics([NewTopic(f"bench-{form}", PARTITIONS, 1) for form in FORMS])
+    admin.create_topics([NewTopic(name, 1, 1) for name in OUTPUTS])
+    admin.close()
+    found: dict[str, dict[str, list[Speed]]] = {form: {} for form in FORMS}
     with tempfile.TemporaryDirectory() as folder:
-        factory.publish(Path(folder), features=FEATURES)
-        for run in range(runs):                         # interleaved: a slow minute hits both
-            polls.append(poll_only(broker))
-            rate, memory_mb = worker(broker, Path(folder), f"bench-{run}-{os.getpid()}", readings)
-            works.append(rate)
-            memory.append(memory_mb)
-    ratios = [work / poll for work, poll in zip(works, polls, strict=True)]
-    middle = len(memory[-1]) // 2
-    return {
-        "readings": readings,
-        "bytes_each": size,
-        "poll_only_per_second": round(statistics.median(polls)),
-        "worker_per_second": round(statistics.median(works)),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        "resident_mb_half_way": round(memory[-1][middle], 1),
-        "resident_mb_at_the_end": round(memory[-1][-1], 1),
-    }
+        bench = Bench(broker, Path(folder), readings)
+        made = {"features": FEATURES, "hidden": (64,), "latent": 10}
+        factory.publish(bench.registry("pointwise"), **made)  # type: ignore[arg-type]
+        memory = factory.remembering(len(FEATURES)) | {"window": 10}
+        factory.publish(bench.registry("memory"), **made, **memory)  # type: ignore[arg-type]
+        for form in FORMS:
+            fill(broker, f"bench-{form}", form, readings)
+            for run in range(runs):
+                for name, speed in contenders(bench, form, run):
+                    found[form].setdefault(name, []).append(speed())
+                    print(f"{form:8} {name:30} {found[form][name][-1].per_second:10,.0f} a second", file=sys.stderr)
+    return found
 
 
-def show(result: dict[str, object]) -> None:
-    for name, value in result.items():
-        print(f"{name.replace('_', ' '):24} {value}")
+def contenders(bench: Bench, form: str, run: int) -> list[tuple[str, Callable[[], Speed]]]:
+    group = f"bench-{form}-{run}-{os.getpid()}"
+    ways = [way for way in WAYS if way[2]["ZMU_CORE"] == "python" or compiled.built()]
+    return [
+        (PLAIN, lambda: bench.plain(form, f"{group}-plain")),
+        (POLL, lambda: bench.poll_only(form)),
+        *(
+            (name, partial(bench.worker, form, model, f"{group}-{number}", how))
+            for number, (name, model, how) in enumerate(ways)
+        ),
+    ]
+
+
+def table(found: dict[str, dict[str, list[Speed]]]) -> str:
+    """Markdown: medians, and the ratio to the loop by hand with its spread."""
+    lines = ["| readings | who | a second | ratio | spread | CPU µs | ratio by CPU |", "|---|---|---|---|---|---|---|"]
+    for form, by_name in found.items():
+        plain = by_name[PLAIN]
+        for name, speeds in by_name.items():
+            ratios = [speed.per_second / base.per_second for speed, base in zip(speeds, plain, strict=True)]
+            by_cpu = [base.cpu_us / speed.cpu_us for speed, base in zip(speeds, plain, strict=True)]
+            per_second, cpu_us = (statistics.median(column) for column in list(zip(*speeds, strict=True))[:2])
+            ratio, spread = statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"
+            figures = (f"{ratio:.2f}", spread, f"{cpu_us:.2f}", f"{statistics.median(by_cpu):.2f}")
+            lines.append(f"| {' | '.join((form, name, f'{per_second:,.0f}', *figures))} |")
+    return "\n".join(lines)
 
 
 def machine() -> str:
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), "unknown")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    return f"{os.cpu_count()} cores, {model}, Python {sys.version.split()[0]}, commit {commit.strip()}"
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores, {model}, Python {sys.version.split()[0]}, commit {commit.strip()}, load {load:.1f}"
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    import argparse
-
     from deploy.demo.broker import EmbeddedBroker
 
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--readings", type=int, default=1_000_000)
+    parser.add_argument("--readings", type=int, default=600_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     asked = parser.parse_args(args)
-    print(machine())
+    where = machine()
+    print(where)
     with EmbeddedBroker() as broker:
-        result = measure(broker.bootstrap_servers, asked.readings, asked.runs)
-    show(result)
+        found = measure(broker.bootstrap_servers, asked.readings, asked.runs)
+    print(table(found))
     if asked.json:
-        asked.json.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+        kept = {"machine": where, "readings": asked.readings, "speeds": found}
+        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
     return 0

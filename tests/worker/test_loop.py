@@ -2,72 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from prometheus_client import generate_latest
 
 from tests import factory
-from worker.checkpoint import AtLeastOnce, Stopped
-from worker.heartbeat import Heartbeat
-from worker.loop import Loop
-from worker.memory import MemoryRecord, MemorySink, MemorySource, MemoryStateStore
-from worker.metrics import Metrics
-from worker.records import Record, event_id
-from worker.registry import Registry
-from worker.reload import Models
-from worker.settings import BatchSettings, ModelSettings, Settings, StateSettings
+from tests.worker.world import World, remembered, said
+from worker.checkpoint import Stopped
+from worker.memory import MemorySink, MemorySource, MemoryStateStore
+from worker.records import event_id
 from worker.source import Change
-
-
-class World:
-    def __init__(
-        self,
-        folder: Path,
-        records: Sequence[Record],
-        sink: MemorySink | None = None,
-        batch: int = 64,
-        store: MemoryStateStore | None = None,
-        source: MemorySource | None = None,
-    ) -> None:
-        self.registry = Registry(str(folder), "default")
-        self.source = source or MemorySource("sensor-readings", records)
-        self.sink = sink or MemorySink()
-        self.metrics = Metrics()
-        self.slept: list[float] = []
-        self.stopping: Callable[[], bool] = lambda: False
-        settings = Settings(
-            batch=BatchSettings(max_records=batch, max_wait_ms=0),
-            state=StateSettings(snapshot_seconds=1e-6),         # one whenever the one before is done
-        )
-        self.models = Models(
-            self.registry, ModelSettings(registry=str(folder)), None, torch.device("cpu"), self.metrics
-        )
-        heartbeat = Heartbeat(10)
-        self.models.first(heartbeat)
-        checkpoint = AtLeastOnce(
-            self.source, self.sink, self.metrics, heartbeat, lambda: self.stopping(), sleep=self.slept.append
-        )
-        self.loop = Loop(
-            settings, self.source, checkpoint, self.models, store, self.metrics, heartbeat, lambda: self.stopping()
-        )
-
-    def events(self) -> list[dict[str, object]]:
-        return [json.loads(m.value or b"") for m in self.sink.messages if m.topic == "sensor-anomalies"]
-
-    def exposition(self) -> str:
-        return generate_latest(self.metrics.registry).decode()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    factory.publish(tmp_path)
-    return tmp_path
 
 
 def test_every_anomaly_becomes_one_event_and_every_record_is_committed(folder: Path) -> None:
@@ -79,6 +24,7 @@ def test_every_anomaly_becomes_one_event_and_every_record_is_committed(folder: P
     assert events[0]["event_id"] == str(event_id("sensor-readings", 0, 49))
     assert events[0]["contributions"][0]["feature"] == "pressure"  # type: ignore[index]
     assert 'zmu_records_scored_total{model_version="v1"} 500.0' in world.exposition()
+    assert "zmu_realised_alarm_rate 0.02" in world.exposition()
     assert "_created" not in world.exposition()
 
 
@@ -178,38 +124,6 @@ def test_partitions_that_came_and_went_meanwhile_are_left_alone(folder: Path) ->
     world.loop._rebalance([Change("assigned", (0, 5)), Change("lost", (5,))])
     assert 5 not in world.source.committed
     assert 'partition="5"' not in world.exposition()
-
-
-def remembered(n: int) -> list[Record]:
-    """Three entities on two partitions, with shifts that come and go, and values that are missing now and then."""
-    rng = np.random.default_rng(7)
-    found: list[Record] = []
-    offsets = [0, 0]
-    for i in range(n):
-        entity = int(rng.integers(0, 3))
-        partition = int(entity == 2)
-        shift = 4.0 if (i // 60 + entity) % 3 == 0 else 0.0
-        values: dict[str, float | None] = {
-            name: value + float(rng.normal(0, 1)) + shift for name, value in factory.NORMAL.items()
-        }
-        if rng.random() < 0.2:
-            values["flow"] = None
-        value = factory.reading(values, 1_764_000_000_000 + 1000 * i)
-        key = f"pump-{entity}".encode()
-        found.append(MemoryRecord("sensor-readings", partition, offsets[partition], 0, key, value))
-        offsets[partition] += 1
-    return found
-
-
-def said(*worlds: World) -> dict[str, dict[str, object]]:
-    """Everything on the output, by id; what is repeated must be the same."""
-    found: dict[str, dict[str, object]] = {}
-    for world in worlds:
-        for message in world.sink.messages:
-            document = {k: v for k, v in json.loads(message.value or b"").items() if k != "detected_at"}
-            identity = document.get("event_id") or dict(message.headers)["ce_id"].decode()
-            assert found.setdefault(str(identity), document) == document
-    return found
 
 
 @pytest.mark.parametrize("seed", range(6))

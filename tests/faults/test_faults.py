@@ -1,0 +1,90 @@
+"""The short form of `python -m tests.faults`: a few faults, once each; the rest is `slow`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.demo.broker import EmbeddedBroker
+from tests.faults import broker_faults, worker_faults
+from tests.faults.__main__ import DELIVERIES, FAULTS, Fault, name, write
+from tests.faults.hooks import EXACTLY_ONCE_POINTS, Hook
+from tests.faults.oracle import Verdict
+from tests.faults.site import QUICK, Site
+from tests.faults.table import Tried, markdown
+
+
+@pytest.fixture(scope="module")
+def breakable() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker(properties=QUICK) as broker:
+        yield broker
+
+
+def kept(rows: Iterator[Tried]) -> bool:
+    found = list(rows)
+    assert found
+    assert [row for row in found if not row.kept] == []
+    return True
+
+
+def test_an_undisturbed_worker_says_all_and_nothing_else(breakable: EmbeddedBroker) -> None:
+    """And the oracle sees what is not there, and what is there too often."""
+    with Site(breakable, "exactly-once") as site:
+        site.send(300)
+        site.drain()
+        assert site.verdict() == Verdict(0, 0, [])
+        site.environment["ZMU_INPUT__GROUP_ID"] += "-another"
+        site.send(60)
+        assert site.verdict().lost > 0
+        site.drain()
+        verdict = site.verdict()
+        assert verdict.repeated > 50
+        assert not verdict.lost
+
+
+def test_killed_in_the_middle_of_a_transaction(breakable: EmbeddedBroker) -> None:
+    with Site(breakable, "exactly-once") as site:
+        points = iter(point for point in EXACTLY_ONCE_POINTS if point in ("sending", "offsets sent", "committed"))
+        site.send(400)
+        assert site.drain(lambda: Hook(next(points), nth=2), 3).died == 3
+        assert site.verdict() == Verdict(0, 0, [])
+
+
+def test_killed_between_output_and_commit(breakable: EmbeddedBroker) -> None:
+    with Site(breakable, "at-least-once") as site:
+        site.send(300)
+        assert site.drain(lambda: Hook("acknowledged", nth=4), 1).died == 1
+        verdict = site.verdict()
+        assert (verdict.lost, verdict.wrong) == (0, [])
+        assert verdict.repeated > 0
+
+
+def test_a_zombie_is_fenced(breakable: EmbeddedBroker) -> None:
+    assert kept(worker_faults.zombie(breakable, "exactly-once", 1))
+
+
+def test_the_broker_is_killed(breakable: EmbeddedBroker) -> None:
+    assert kept(broker_faults.killed(breakable, "exactly-once", 1))
+
+
+def test_a_table_of_it(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tests/faults -->\nold\n<!-- end -->\nafter\n")
+    row = Tried("fault", "exactly-once", 3, 0, 1, 0, 1.25)
+    assert not row.kept
+    write([row], "python -m tests.faults", page)
+    text = page.read_text()
+    assert markdown([row]) in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("delivery", DELIVERIES)
+@pytest.mark.parametrize("fault", FAULTS, ids=name)
+def test_every_fault(breakable: EmbeddedBroker, fault: Fault, delivery: str) -> None:
+    assert kept(fault(breakable, delivery, 2))

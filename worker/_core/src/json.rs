@@ -1,0 +1,231 @@
+//! Strict JSON, as far as a plain reading needs it. `None` everywhere: for the twin to read or refuse. What is taken
+//! here, the twin takes with the same value: it must never be the laxer of the two.
+
+const DEPTH: usize = 32;
+const EXACT: u64 = 1 << 53;
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
+    1e20, 1e21, 1e22,
+];
+
+pub struct Json<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+pub struct Number<'a> {
+    pub value: f64,
+    /// Its digits where it is written as an integer.
+    pub integer: Option<&'a [u8]>,
+}
+
+impl<'a> Json<'a> {
+    pub fn of(text: &'a [u8]) -> Self {
+        Json { text, at: 0 }
+    }
+
+    #[inline]
+    pub fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    /// The next byte that is no space.
+    #[inline]
+    pub fn next_token(&mut self) -> Option<u8> {
+        loop {
+            match self.peek()? {
+                b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
+                byte => return Some(byte),
+            }
+        }
+    }
+
+    #[inline]
+    pub fn take(&mut self, token: u8) -> Option<()> {
+        (self.next_token()? == token).then(|| self.at += 1)
+    }
+
+    pub fn at_end(&mut self) -> bool {
+        self.next_token().is_none()
+    }
+
+    pub fn word(&mut self, word: &[u8]) -> Option<()> {
+        self.text[self.at..].starts_with(word).then(|| self.at += word.len())
+    }
+
+    /// Past this very string, which must need no escapes; false where another stands here.
+    #[inline]
+    pub fn is_string(&mut self, expected: &[u8]) -> bool {
+        match self.text[self.at..].split_first() {
+            Some((b'"', rest)) if rest.len() > expected.len() => {
+                let same = rest[..expected.len()] == *expected && rest[expected.len()] == b'"';
+                self.at += if same { expected.len() + 2 } else { 0 };
+                same
+            }
+            _ => false,
+        }
+    }
+
+    /// A string without escapes, as its bytes.
+    #[inline]
+    pub fn plain_string(&mut self) -> Option<&'a [u8]> {
+        self.take(b'"')?;
+        let rest = &self.text[self.at..];
+        let length = rest.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)?;
+        self.at += length + 1;
+        (rest[length] == b'"').then(|| &rest[..length])
+    }
+
+    #[inline]
+    pub fn number(&mut self) -> Option<Number<'a>> {
+        let start = self.at;
+        let minus = self.peek()? == b'-';
+        self.at += usize::from(minus);
+        let mut mantissa: u64 = 0;
+        let first = self.at;
+        self.digits(&mut mantissa);
+        let mut many = self.at - first;
+        if many == 0 || (many > 1 && self.text[first] == b'0') {
+            return None;
+        }
+        let mut exponent: i64 = 0;
+        let mut integer = true;
+        if self.peek() == Some(b'.') {
+            integer = false;
+            self.at += 1;
+            let from = self.at;
+            self.digits(&mut mantissa);
+            let fraction = self.at - from;
+            if fraction == 0 {
+                return None;
+            }
+            many += fraction;
+            exponent = -(fraction as i64);
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            integer = false;
+            self.at += 1;
+            let down = match self.peek()? {
+                sign @ (b'+' | b'-') => {
+                    self.at += 1;
+                    sign == b'-'
+                }
+                _ => false,
+            };
+            let from = self.at;
+            let mut size: u64 = 0;
+            self.digits(&mut size);
+            if !(1..=4).contains(&(self.at - from)) {
+                return None;
+            }
+            exponent += if down { -(size as i64) } else { size as i64 };
+        }
+        let text = &self.text[start..self.at];
+        if integer && minus && mantissa == 0 {
+            return None; // -0 is an integer and has no sign to the twin
+        }
+        let value = if many <= 19 && mantissa <= EXACT && (-22..=22).contains(&exponent) {
+            // Both factors are exact, so the one operation rounds once (Clinger 1990).
+            let whole = mantissa as f64;
+            let size = if exponent < 0 {
+                whole / POWERS[exponent.unsigned_abs() as usize]
+            } else {
+                whole * POWERS[exponent as usize]
+            };
+            if minus { -size } else { size }
+        } else {
+            std::str::from_utf8(text).ok()?.parse::<f64>().ok()?
+        };
+        value.is_finite().then_some(Number { value, integer: integer.then_some(text) })
+    }
+
+    /// Digits into a number that means nothing past 19 of them.
+    #[inline]
+    fn digits(&mut self, into: &mut u64) {
+        let rest = &self.text[self.at..];
+        let mut number = *into;
+        let mut many = 0;
+        for byte in rest {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+            many += 1;
+        }
+        *into = number;
+        self.at += many;
+    }
+
+    /// A value of any kind, read over.
+    pub fn skip(&mut self, depth: usize) -> Option<()> {
+        if depth > DEPTH {
+            return None;
+        }
+        match self.next_token()? {
+            b'"' => self.skip_string(),
+            b'{' => self.skip_many(b'}', |json| {
+                json.next_token()?;
+                json.skip_string()?;
+                json.take(b':')?;
+                json.skip(depth + 1)
+            }),
+            b'[' => self.skip_many(b']', |json| json.skip(depth + 1)),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'n' => self.word(b"null"),
+            _ => self.number().map(|_| ()),
+        }
+    }
+
+    fn skip_many(&mut self, end: u8, mut one: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.at += 1;
+        if self.next_token()? == end {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            one(self)?;
+            match self.next_token()? {
+                b',' => self.at += 1,
+                token if token == end => {
+                    self.at += 1;
+                    return Some(());
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn skip_string(&mut self) -> Option<()> {
+        if self.peek()? != b'"' {
+            return None;
+        }
+        self.at += 1;
+        loop {
+            let byte = self.peek()?;
+            self.at += 1;
+            match byte {
+                b'"' => return Some(()),
+                b'\\' => self.skip_escape()?,
+                0..=0x1f => return None,
+                _ => {}
+            }
+        }
+    }
+
+    fn skip_escape(&mut self) -> Option<()> {
+        let kind = self.peek()?;
+        self.at += 1;
+        match kind {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => {
+                let hex = self.text.get(self.at..self.at + 4)?;
+                let code = hex.iter().try_fold(0_u32, |sum, &byte| Some(sum * 16 + char::from(byte).to_digit(16)?))?;
+                self.at += 4;
+                (!(0xd800..0xe000).contains(&code)).then_some(()) // halves of a pair must match: the twin sees to it
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! One reading: a JSON object → a row of float32, its entity and its timestamp. See worker/codec/readings.py, whose
+//! plain cases these are; every other one is `None` and left to it.
+
+use std::collections::HashMap;
+
+use crate::json::{Json, Number};
+use crate::stamp;
+
+const MAX_ENTITY_BYTES: usize = 512; // at most so many characters too
+const UNKEYED: &[u8] = b"unkeyed";
+
+pub struct Schema {
+    features: Vec<Vec<u8>>,
+    plain: bool, // no name of a feature needs escapes
+    places: HashMap<Vec<u8>, usize>,
+    values_field: Vec<u8>,
+    entity_field: Option<Vec<u8>>,
+    timestamp_field: Option<Vec<u8>>,
+    max_record_bytes: usize,
+}
+
+pub struct Reading<'a> {
+    pub entity: &'a [u8],
+    pub timestamp_ms: i64,
+}
+
+enum Stamp {
+    Absent,
+    At(i64),
+}
+
+impl Schema {
+    pub fn new(
+        features: Vec<String>,
+        values_field: String,
+        entity_field: Option<String>,
+        timestamp_field: Option<String>,
+        max_record_bytes: usize,
+    ) -> Self {
+        let features: Vec<Vec<u8>> = features.into_iter().map(String::into_bytes).collect();
+        Schema {
+            places: features.iter().cloned().enumerate().map(|(i, name)| (name, i)).collect(),
+            plain: features.iter().flatten().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\'),
+            features,
+            values_field: values_field.into_bytes(),
+            entity_field: entity_field.map(String::into_bytes),
+            timestamp_field: timestamp_field.map(String::into_bytes),
+            max_record_bytes,
+        }
+    }
+
+    pub fn features(&self) -> usize {
+        self.features.len()
+    }
+
+    /// row_F is NaN throughout at first; where the reading is left to the twin it may hold anything.
+    pub fn read<'a>(
+        &self,
+        key: Option<&'a [u8]>,
+        value: Option<&'a [u8]>,
+        kafka_ms: i64,
+        row_F: &mut [f32],
+    ) -> Option<Reading<'a>> {
+        let value = value?;
+        if value.len() > self.max_record_bytes || !(value.is_ascii() || std::str::from_utf8(value).is_ok()) {
+            return None;
+        }
+        let mut json = Json::of(value);
+        let (mut entity, mut stamp) = (None, Stamp::Absent);
+        let (mut named, mut listed) = (false, false);
+        let mut expected = 0;
+        json.take(b'{')?;
+        if json.next_token()? == b'}' {
+            return None;
+        }
+        loop {
+            // Most readings name the features in the model's order.
+            json.next_token()?;
+            if let Some(next) = self.features.get(expected).filter(|_| self.plain) {
+                if json.is_string(next) {
+                    json.take(b':')?;
+                    json.next_token()?;
+                    let value = feature(&mut json)?;
+                    if !listed {
+                        row_F[expected] = value;
+                        named |= !value.is_nan();
+                    }
+                    expected += 1;
+                    match json.next_token()? {
+                        b',' => json.take(b',')?,
+                        b'}' => break,
+                        _ => return None,
+                    }
+                    continue;
+                }
+            }
+            let name = json.plain_string()?;
+            json.take(b':')?;
+            let token = json.next_token()?;
+            let place = if self.timestamp_field.as_deref() == Some(name) {
+                stamp = if token == b'n' { json.word(b"null").map(|()| Stamp::Absent)? } else { timestamp(&mut json)? };
+                None
+            } else if self.entity_field.as_deref() == Some(name) {
+                entity = Some(entity_of(&mut json)?);
+                None
+            } else if self.values_field == name {
+                if listed {
+                    return None; // the last of two counts
+                }
+                if token == b'n' {
+                    json.word(b"null")?;
+                } else if named {
+                    return None;
+                } else {
+                    list(&mut json, row_F)?;
+                    listed = true;
+                }
+                None
+            } else {
+                let place = self.places.get(name).copied();
+                if place.is_none() {
+                    json.skip(0)?;
+                }
+                place
+            };
+            if let Some(f) = place {
+                expected = f + 1;
+                let value = feature(&mut json)?;
+                if !listed {
+                    row_F[f] = value;
+                    named |= !value.is_nan();
+                }
+            }
+            match json.next_token()? {
+                b',' => json.take(b',')?,
+                b'}' => break,
+                _ => return None,
+            }
+        }
+        json.take(b'}')?;
+        if !json.at_end() || !(named || listed) {
+            return None;
+        }
+        let timestamp_ms = match stamp {
+            Stamp::At(ms) => ms,
+            Stamp::Absent => stamp::in_range(kafka_ms.max(0))?,
+        };
+        let entity = match (&self.entity_field, key) {
+            (Some(_), _) => entity?,
+            (None, None | Some([])) => UNKEYED,
+            (None, Some(key)) => {
+                if key.len() > MAX_ENTITY_BYTES || std::str::from_utf8(key).is_err() {
+                    return None;
+                }
+                key
+            }
+        };
+        Some(Reading { entity, timestamp_ms })
+    }
+}
+
+/// An array of exactly as many numbers as the row has.
+fn list(json: &mut Json, row_F: &mut [f32]) -> Option<()> {
+    json.take(b'[')?;
+    for (f, place) in row_F.iter_mut().enumerate() {
+        if f > 0 {
+            json.take(b',')?;
+        }
+        json.next_token()?;
+        *place = feature(json)?;
+    }
+    json.take(b']')
+}
+
+/// A number that fits a float32, a boolean, or null, which is NaN.
+#[inline]
+fn feature(json: &mut Json) -> Option<f32> {
+    match json.peek()? {
+        b'n' => json.word(b"null").map(|()| f32::NAN),
+        b't' => json.word(b"true").map(|()| 1.0),
+        b'f' => json.word(b"false").map(|()| 0.0),
+        _ => {
+            let Number { value, .. } = json.number()?;
+            (value.abs() <= f64::from(f32::MAX)).then_some(value as f32)
+        }
+    }
+}
+
+fn timestamp(json: &mut Json) -> Option<Stamp> {
+    let ms = match json.peek()? {
+        b'"' => stamp::of_text(json.plain_string()?)?,
+        _ => match json.number()? {
+            Number { integer: Some(digits), .. } => {
+                stamp::of_integer(std::str::from_utf8(digits).ok()?.parse().ok()?)?
+            }
+            Number { value, .. } => stamp::of_float(value)?,
+        },
+    };
+    Some(Stamp::At(ms))
+}
+
+/// A name, or an integer that stands for itself.
+fn entity_of<'a>(json: &mut Json<'a>) -> Option<&'a [u8]> {
+    let name = match json.peek()? {
+        b'"' => json.plain_string()?,
+        _ => json.number()?.integer?,
+    };
+    (!name.is_empty() && name.len() <= MAX_ENTITY_BYTES).then_some(name)
+}

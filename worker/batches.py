@@ -1,0 +1,148 @@
+"""Whole Kafka record batches, undecoded, and their records one by one.
+
+A batch of format v2 (Kafka protocol, "Record Batch") out of its codec is a run of records: length, attributes,
+timestamp delta, offset delta, key, value, headers, all numbers zigzag varints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from worker.errors import StreamError
+from worker.records import Record
+
+MOST_RECORDS = 2**31 - 1                # of a batch: its count is an int32
+
+
+class RecordBatch(NamedTuple):
+    """What was fetched at once, checked and out of its codec."""
+
+    partition: int
+    base_offset: int
+    first_timestamp: int                # ms since the epoch; each record says how much later it is
+    append_timestamp: int | None        # of all records, where the broker stamps them
+    records: int
+    from_offset: int                    # records before it were not asked for
+    data: bytes
+    topic: str
+    next_offset: int                    # after the last record, be it compacted away
+    newest_ms: int
+
+
+class RawRecord(NamedTuple):
+    """One record of a batch."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, Any]]  # bytes or None
+
+
+def size(fetched: Sequence[Record] | Sequence[RecordBatch]) -> int:
+    """Number of records."""
+    return sum(one.records if isinstance(one, RecordBatch) else 1 for one in fetched)
+
+
+def next_offsets(fetched: Sequence[Record] | Sequence[RecordBatch]) -> dict[int, int]:
+    """By partition: where to go on after these."""
+    return {one.partition: one.next_offset if isinstance(one, RecordBatch) else one.offset + 1 for one in fetched}
+
+
+def newest_ms(fetched: Sequence[Record] | Sequence[RecordBatch]) -> dict[int, int]:
+    """By partition: Kafka's timestamp of what came last."""
+    return {one.partition: one.newest_ms if isinstance(one, RecordBatch) else one.timestamp for one in fetched}
+
+
+def walk(batch: RecordBatch) -> Iterator[RawRecord]:
+    """The records that were asked for. Raises StreamError for a batch that is not as the format says."""
+    try:
+        yield from _walk(batch)
+    except (IndexError, ValueError) as error:
+        raise StreamError(
+            f"topic {batch.topic!r} cannot be read on: partition {batch.partition} has a damaged record in the batch "
+            f"at offset {batch.base_offset} ({error}). Move the group past it (kafka-consumer-groups.sh "
+            f"--reset-offsets --to-offset {batch.next_offset})"
+        ) from error
+
+
+def _walk(batch: RecordBatch) -> Iterator[RawRecord]:
+    partition, base_offset, first_ms, append_ms, records, from_offset, data, topic, _, _ = batch
+    at, size = 0, len(data)
+    for _ in range(records):
+        length, at = _varint(data, at)
+        end = at + length
+        if length < 0 or end > size:
+            raise ValueError(f"a record of {length} bytes where {size - at} are left")
+        _, at = _varint(data, at)                       # attributes: none are used
+        # Most numbers are of one byte; written out, since this is walked for every record.
+        delta_ms, at = _varint(data, at)
+        delta, at = _varint(data, at)
+        n, at = (data[at] >> 1, at + 1) if not data[at] & 0x81 else _varint(data, at)
+        if n < 0:
+            key = None
+        else:
+            key = data[at : at + n]
+            at += n
+        n, at = _varint(data, at)
+        if n < 0:
+            value = None
+        else:
+            value = data[at : at + n]
+            at += n
+        n, at = (data[at] >> 1, at + 1) if not data[at] & 0x81 else _varint(data, at)
+        headers: Sequence[tuple[str, bytes | None]] = ()
+        if n:
+            headers, at = _headers(data, at, n)
+        if at != end:
+            raise ValueError(f"a record of {length} bytes whose parts take {length + at - end}")
+        if not 0 <= delta <= MOST_RECORDS:
+            raise ValueError(f"a record {delta} offsets after the batch's first")
+        offset = base_offset + delta
+        if offset >= from_offset:
+            stamp = first_ms + delta_ms if append_ms is None else append_ms
+            yield RawRecord(topic, partition, offset, stamp, key, value, headers)
+    if at != size:
+        raise ValueError(f"{size - at} bytes after the last record")
+
+
+def _headers(data: bytes, at: int, count: int) -> tuple[list[tuple[str, bytes | None]], int]:
+    if count < 0:
+        raise ValueError(f"{count} headers")
+    headers: list[tuple[str, bytes | None]] = []
+    for _ in range(count):
+        n, at = _varint(data, at)
+        if n < 0:
+            raise ValueError("a header without a name")
+        name = data[at : at + n].decode()
+        at += n
+        n, at = _varint(data, at)
+        value = None if n < 0 else data[at : at + n]
+        at += max(n, 0)
+        if at > len(data):
+            raise ValueError("a header that does not end")
+        headers.append((name, value))
+    return headers, at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A zigzag varint and the place after it."""
+    byte = data[at]
+    if byte < 0x80:
+        return (byte >> 1) ^ -(byte & 1), at + 1
+    bits, shift = byte & 0x7F, 7
+    while True:
+        at += 1
+        byte = data[at]
+        bits |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift >= 64:
+            raise ValueError("a number of more than 64 bits")
+    if bits >> 64:
+        raise ValueError("a number of more than 64 bits")
+    return (bits >> 1) ^ -(bits & 1), at + 1

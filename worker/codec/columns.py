@@ -1,0 +1,100 @@
+"""Record batches → columns: by the compiled core where it was built, else record by record in Python.
+
+The core reads plain readings only and hands everything else back as it came. So what is refused, and why, is said in
+one place, worker/codec/readings.py, whoever runs; tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from worker import compiled
+from worker.batches import RawRecord, RecordBatch, walk
+from worker.codec.readings import ReadingDecoder, ReadingSchema
+from worker.entities import Entities
+from worker.records import Batch, Record, Refusal
+
+Path = Literal["compiled", "python", "records"]
+CORE_FIELDS = 7                         # of a RecordBatch: what the core wants to know
+
+
+class Decoded(NamedTuple):
+    batch: Batch
+    refused: list[Refusal]
+    value_bytes: int                    # of all records, the refused ones too
+    path: Path                          # who did it
+
+    def by_partition(self) -> Counter[int]:
+        """Number of records."""
+        partitions, count = np.unique(self.batch.partition_B, return_counts=True)
+        counted = Counter(dict(zip(partitions.tolist(), count.tolist(), strict=True)))
+        counted.update(refusal.record.partition for refusal in self.refused)
+        return counted
+
+
+class ColumnDecoder:
+    """Decodes record batches by one schema."""
+
+    def __init__(self, schema: ReadingSchema, entities: Entities) -> None:
+        self._readings = ReadingDecoder(schema, entities)
+        self._entities, self._features = entities, len(schema.features)
+        self._core = _core(schema)
+
+    def decode(self, fetched: Sequence[Record] | Sequence[RecordBatch]) -> Decoded:
+        """Readings in order of arrival. Raises StreamError for a batch that is not as the format says."""
+        batches = [one for one in fetched if isinstance(one, RecordBatch)]
+        if len(batches) < len(fetched):
+            return self._one_by_one([one for one in fetched if not isinstance(one, RecordBatch)], "records")
+        if self._core is None:
+            return self._one_by_one([record for batch in batches for record in walk(batch)], "python")
+        found = self._core.decode([batch[:CORE_FIELDS] for batch in batches])
+        code = self._entities.code
+        codes = np.array([code(partition, name) for partition, name in found.entities], np.int32)
+        number_B = np.frombuffer(found.batch_B, np.int32)
+        partition_N = np.array([batch.partition for batch in batches], np.int32)
+        plain = Batch(
+            x_BF=np.frombuffer(found.x_BF, np.float32).reshape(len(number_B), self._features),
+            entity_B=codes[np.frombuffer(found.entity_B, np.int32)],
+            timestamp_ms_B=np.frombuffer(found.timestamp_ms_B, np.int64),
+            partition_B=partition_N[number_B],
+            offset_B=np.frombuffer(found.offset_B, np.int64),
+        )
+        if not found.left and not found.unread:
+            return Decoded(plain, [], found.value_bytes, "compiled")
+        left = [
+            (number, RawRecord(batches[number].topic, batches[number].partition, *record))
+            for _, number, *record in found.left
+        ]
+        left += [(number, record) for number in found.unread for record in walk(batches[number])]
+        rest = self._one_by_one([record for _, record in left], "compiled")
+        number_of = {(record.partition, record.offset): number for number, record in left}
+        places = zip(rest.batch.partition_B.tolist(), rest.batch.offset_B.tolist(), strict=True)
+        number_B = np.concatenate([number_B, np.array([number_of[place] for place in places], np.int32)])
+        both = _joined(plain, rest.batch)
+        unread_bytes = sum(len(record.value or b"") for number, record in left if number in set(found.unread))
+        order_B = np.lexsort((both.offset_B, number_B))
+        return Decoded(both.take(order_B), rest.refused, found.value_bytes + unread_bytes, "compiled")
+
+    def _one_by_one(self, records: Sequence[Record], path: Path) -> Decoded:
+        batch, refused = self._readings.decode(records)
+        return Decoded(batch, refused, sum(len(record.value or b"") for record in records), path)
+
+
+def _core(schema: ReadingSchema) -> Any:
+    """The compiled decoder; None where it is not to be had, or where a field plays two parts."""
+    core = compiled.core()
+    roles = [schema.values_field, schema.entity_field, schema.timestamp_field]
+    names = [*schema.features, *(name for name in roles if name is not None)]
+    if core is None or len(set(names)) < len(names):
+        return None
+    return core.Decoder(
+        list(schema.features), schema.values_field, schema.entity_field, schema.timestamp_field, schema.max_record_bytes
+    )
+
+
+def _joined(*parts: Batch) -> Batch:
+    return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in Batch.__slots__))

@@ -1,0 +1,43 @@
+"""The compiled core (worker/_core), where it was built and is wanted.
+
+It is optional, and a leaf: arrays and bytes in, arrays out. Each part of it has a twin in Python that gives the same,
+to the bit; tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from worker.errors import SettingsError
+
+Choice = Literal["auto", "compiled", "python"]
+MODULE = "worker._core.columns"
+
+_wanted = True
+
+
+def built() -> bool:
+    return find_spec(MODULE) is not None
+
+
+def choose(how: Choice) -> None:
+    """For the whole process, before anything asks for the core. Raises SettingsError."""
+    global _wanted
+    if how == "compiled" and not built():
+        raise SettingsError(
+            "the compiled core is asked for and was not built: install with a Rust toolchain at hand (rustup.rs), or "
+            "leave ZMU_CORE at auto"
+        )
+    _wanted = how != "python"
+
+
+def core() -> Any | None:
+    """The extension module; None where the twins in Python are to do the work."""
+    return import_module(MODULE) if _wanted and built() else None
+
+
+def kind() -> Literal["compiled", "python"]:
+    """Which of the two works."""
+    return "compiled" if _wanted and built() else "python"

@@ -1,0 +1,64 @@
+"""Where a consumer group goes on in its topic: what it has committed, and where it begins what it never had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+
+
+class Start(NamedTuple):
+    """Where to go on: where the group left off, or where a partition that it never had begins."""
+
+    offset: int
+    fresh: bool
+    note: str = ""                      # what was committed beside the offset
+    earliest: int = 0                   # first offset that can still be read
+
+
+class GroupOffsets:
+    """Raises KafkaError."""
+
+    def __init__(
+        self, consumer: KafkaConsumer, topic: str, policy: Literal["earliest", "latest"], timeout_ms: int
+    ) -> None:
+        self._consumer, self._topic, self._policy, self._timeout_ms = consumer, topic, policy, timeout_ms
+        self._member: object = None
+
+    def member(self) -> object:
+        """Who we are in the group, or were last where it has forgotten us: it refuses offsets in that name then. In no
+        name at all, which is what kafka-python has left, it would take them from anyone.
+        """
+        found = self._consumer.group_metadata()
+        if found.generation_id >= 0:
+            self._member = found
+        return self._member
+
+    def start(self, partition: int, commit: Callable[[Mapping[int, int]], None]) -> Start:
+        self.member()
+        tp = TopicPartition(self._topic, partition)
+        found = self._committed(tp)
+        earliest = int(self._consumer.beginning_offsets([tp])[tp])
+        if found is not None:
+            return Start(int(found.offset), False, found.metadata or "", earliest)
+        if any(self._committed(other) is not None for other in self.partitions()):
+            # It was added to the topic, and is read from its beginning, whoever sees it when.
+            return Start(earliest, True, "", earliest)
+        # A fresh group begins everywhere at once: the rest would look as if it had been added.
+        begin = {other.partition: self.of_policy(other) for other in self.partitions()}
+        commit(begin)
+        return Start(begin[partition], True, "", earliest)
+
+    def of_policy(self, tp: TopicPartition) -> int:
+        """Where the settings say that a fresh group begins."""
+        ends = self._consumer.beginning_offsets if self._policy == "earliest" else self._consumer.end_offsets
+        return int(ends([tp])[tp])
+
+    def partitions(self) -> list[TopicPartition]:
+        found = self._consumer.partitions_for_topic(self._topic) or ()
+        return [TopicPartition(self._topic, partition) for partition in sorted(found)]
+
+    def _committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
+        found = self._consumer.committed(tp, metadata=True, timeout_ms=self._timeout_ms)
+        return found if found is not None and found.offset >= 0 else None

@@ -1,0 +1,23 @@
+"""The name under which a replica writes its transactions."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+_ORDINAL = re.compile(r".+-\d{1,5}")
+
+
+def transactional_id(group_id: str, asked: str | None, host: str, in_kubernetes: bool) -> str:
+    """Stable where the replica's name is, unique elsewhere.
+
+    A stable one lets a restarted replica end at once what its predecessor left open. Two at work under one name
+    would end each other's transactions, so that only the pod of a StatefulSet (`name-0`) is taken at its name:
+    nowhere else does a host's name promise that one worker runs there.
+
+    asked: what the operator has set, or None.
+    """
+    if asked is not None:
+        return asked
+    stable = in_kubernetes and _ORDINAL.fullmatch(host)
+    return f"{group_id}-{host if stable else uuid.uuid4().hex}"
