@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from training.settings import Settings
+from training.settings import Place, Settings
 from worker import cli, log
 
 
@@ -20,12 +21,17 @@ class Run(Settings):
     source: list[Path] = Field([], description="Recordings (CSV, JSON lines, Parquet) to learn from in Kafka's place.")
 
     def run(self) -> int:
+        from training.freshness import TooLittleNew
         from training.job import run
         from training.progress import Progress
         from worker.errors import TrainingError
 
         log.configure(self.log)
-        outcome = run(self, self.source, Progress())
+        try:
+            outcome = run(self, self.source, Progress())
+        except TooLittleNew as why:
+            print(f"skipped: {why}")
+            return 0
         print(outcome.summary)
         if outcome.promotion == "refused":
             raise TrainingError(
@@ -35,9 +41,12 @@ class Run(Settings):
 
 
 class Schedule(Settings):
-    summary: ClassVar[str] = "train at once and then --every 6h, or by --cron '0 */6 * * *' (UTC); serves /metrics"
+    summary: ClassVar[str] = "train --every 6h, or by --cron '0 */6 * * *' (UTC), what is new; serves /metrics"
     every: str | None = Field(None, description="Time from one start to the next: 90m, 6h, 1d.")
     cron: str | None = Field(None, description="When to start, as five cron fields, UTC.")
+    jitter: str | None = Field(
+        None, description="Start up to so much later, by chance: 5m. For many models on one machine or broker."
+    )
 
     def run(self) -> int:
         import threading
@@ -47,15 +56,22 @@ class Schedule(Settings):
         from training.progress import Progress
         from worker.errors import SettingsError
         from worker.http import HttpServer
+        from worker.registry import Registry
 
         log.configure(self.log)
         if (self.every is None) == (self.cron is None):
             raise SettingsError("give one of --every (such as 6h) and --cron (such as '0 */6 * * *')")
         next_run = schedule.every(self.every) if self.every is not None else schedule.cron(self.cron or "")
-        stop, metrics = threading.Event(), Metrics()
+        stop, bell, metrics = threading.Event(), schedule.Bell(), Metrics()
         progress = Progress(stopping=stop.is_set)
-        runs = schedule.Schedule(lambda: job.run(self, [], progress), next_run, metrics, stop)
-        with schedule.stopped_by_signals(stop):
+        registry = Registry(self.model.registry, self.model.name)
+        least = 1 if self.training.min_new is None else self.training.min_new
+        settings = self.model_copy(update={"training": self.training.model_copy(update={"min_new": least})})
+        runs = schedule.Schedule(
+            lambda: job.run(settings, [], progress), next_run, metrics, stop, wait=bell.wait,
+            last_start=lambda: schedule.last_start(registry), jitter_seconds=schedule.jitter(self.jitter),
+        )
+        with schedule.signalled(stop, bell):
             server = HttpServer(
                 self.http, metrics.registry, lambda: (True, runs.facts()), lambda: (not stop.is_set(), runs.facts())
             )
@@ -115,6 +131,61 @@ class Evaluate(Settings):
         return 0
 
 
+class Backtest(Settings):
+    summary: ClassVar[str] = "what a version would have told of a range of the topic, or of files; nothing is produced"
+    files: CliPositionalArg[list[Path]] = Field(
+        [], description="Recordings (CSV, JSON lines, Parquet) in the topic's place."
+    )
+    from_time: Place | None = Field(
+        None, description="Where the range starts (also --from): a time, or offsets by partition as JSON. Default: "
+        "the topic's beginning."
+    )
+    to_time: Place | None = Field(None, description="Where it ends (also --to), itself not included. Default: now.")
+    version: str = Field(
+        "", description="Version or alias (also --model VERSION). Default: the one that ZMU_MODEL__ALIAS names."
+    )
+    json_file: Path | None = Field(None, description="Where to write all figures as JSON (also --json FILE).")
+    html_file: Path | None = Field(None, description="Where to write a page for people (also --html FILE).")
+    renamed: ClassVar[dict[str, str]] = {
+        "--json": "--json-file", "--html": "--html-file", "--from": "--from-time", "--to": "--to-time",
+        "--model": "--version",
+    }
+
+    def run(self) -> int:
+        from training import backtest, backtest_shown, history, models
+        from training.progress import Progress
+        from worker import device
+        from worker.artifact import load
+        from worker.budget import target_rate
+        from worker.detector import Detector
+        from worker.errors import written
+        from worker.registry import Registry
+
+        log.configure(self.log)
+        registry = Registry(self.model.registry, self.model.name)
+        loaded = load(registry, models.resolved(registry, self.version or self.model.alias), device.choose(self.device))
+        rate = target_rate(self.model, loaded.manifest)
+        detector = Detector(loaded, rate, withhold=self.model.warm_up == "withhold")
+        progress = Progress()
+        given = self.input.model_copy(update={"features": loaded.manifest.features})
+        asked = self.training.model_copy(
+            update={"start": self.from_time, "end": self.to_time, "max_age": None, "max_records": sys.maxsize}
+        )
+        settings = self.model_copy(update={"input": given, "training": asked})
+        if self.files:
+            found = history.from_files(self.files, settings)
+        else:
+            found = history.from_topic(settings, progress, lambda: time.time_ns() // 1_000_000)
+        with progress.bar("scoring", len(found)) as bar:
+            tested = backtest.run(found, detector, settings, bar.advance)
+        print("\n".join(backtest_shown.lines(tested)))
+        if self.json_file is not None:
+            written(self.json_file, backtest_shown.as_json(tested), "--json")
+        if self.html_file is not None:
+            written(self.html_file, backtest_shown.page(tested), "--html")
+        return 0
+
+
 class Models(Settings):
     summary: ClassVar[str] = "the registry: list · show VERSION · promote VERSION · rollback"
     action: CliPositionalArg[Literal["list", "show", "promote", "rollback"]] = Field(
@@ -152,7 +223,7 @@ class Config(Settings):
 def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, type[cli.Command]] = {
-        "run": Run, "schedule": Schedule, "evaluate": Evaluate, "models": Models, "config": Config
+        "run": Run, "schedule": Schedule, "evaluate": Evaluate, "backtest": Backtest, "models": Models, "config": Config
     }
     return cli.main("zmu-training", commands, gathered(args))
 

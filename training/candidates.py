@@ -5,7 +5,7 @@ Legend: L latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from training.fit import Fitted, Inputs
 from training.heldout import HeldOut
 from training.objective import ACTIVE_SHARE
 from training.progress import Progress
+from training.recalibrate import Raised
 from training.settings import TrainingSettings
 from training.trial import Seen
 from worker.artifact import Artifact, GateResult, Manifest
@@ -27,6 +28,7 @@ from worker.records import F64
 class Candidate(NamedTuple):
     fitted: Fitted
     artifact: Artifact                  # calibrated
+    raised: Raised                      # by feedback
 
 
 class Judged(NamedTuple):
@@ -38,7 +40,13 @@ class Judged(NamedTuple):
 
 
 def made(
-    draft: Manifest, data: Dataset, train: Inputs, held: Inputs, settings: TrainingSettings, progress: Progress
+    draft: Manifest,
+    data: Dataset,
+    train: Inputs,
+    held: Inputs,
+    settings: TrainingSettings,
+    recalibrated: Callable[[Artifact], tuple[Artifact, Raised]],
+    progress: Progress,
 ) -> dict[Kind, Candidate]:
     """The kind asked for, and those beside it by the same recipe."""
     kinds = rivals.kinds(settings, data.recipe.window * len(draft.features))
@@ -54,7 +62,7 @@ def made(
             Artifact(manifest, fitted.model), data.held, settings.target_rate, data.recipe.min_spread
         )
         progress.go_on()
-        found[kind] = Candidate(fitted, calibrated)
+        found[kind] = Candidate(fitted, *recalibrated(calibrated))
     return found
 
 
@@ -68,10 +76,10 @@ def chosen(
 ) -> Judged:
     """The kind asked for. Of `auto`, the first by what it noticed that passes its gates; where none does, the first."""
     if settings.kind != "auto":
-        return _judged(next(iter(found.values())), data, held, seen)
+        return _judged(next(iter(found.values())), data, held, seen, settings)
     tried = []
     for kind in rivals.ranked(seen) or list(found):
-        tried.append(_judged(found[kind], data, held, seen))
+        tried.append(_judged(found[kind], data, held, seen, settings))
         failed = gate.failed(tried[-1].gates)
         if not failed:
             progress.say(f"kind {kind} is taken")
@@ -80,12 +88,14 @@ def chosen(
     return tried[0]
 
 
-def _judged(candidate: Candidate, data: Dataset, held: Inputs, seen: Mapping[Kind, Seen]) -> Judged:
-    fitted, artifact = candidate
+def _judged(
+    candidate: Candidate, data: Dataset, held: Inputs, seen: Mapping[Kind, Seen], settings: TrainingSettings
+) -> Judged:
+    fitted, artifact, raised = candidate
     shown = heldout.score(Detector(artifact), data)
     share_L = heldout.latent_shares(fitted.model, held)
-    figures = _figures(fitted, shown, share_L, artifact.manifest.features) | rivals.figures(seen)
-    gates = gate.judge(artifact, shown, figures.values())
+    figures = _figures(fitted, shown, share_L, artifact.manifest.features) | rivals.figures(seen) | raised.figures
+    gates = gate.judge(artifact, shown, figures.values(), settings.gates)
     if seen:
         gates += (gate.earns_its_keep(artifact.manifest.kind, {kind: s.detected for kind, s in seen.items()}),)
     return Judged(candidate, shown, share_L, figures, gates)

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from training.evaluate import Evaluation, Figures
 from worker.artifact import Manifest
-from worker.errors import UserError
+from worker.errors import written
 
 COLUMNS = (
     "recording", "rows", "anomalous %", "F1", "false alarms %", "missed %", "VUS-PR", "events found", "delay rows"
@@ -43,10 +43,7 @@ def table(evaluation: Evaluation, out: TextIO) -> None:
 
 def write_json(evaluation: Evaluation, manifest: Manifest, path: Path) -> None:
     """Raises UserError where the file cannot be written."""
-    try:
-        path.write_text(json.dumps(document(evaluation, manifest), indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"--json {path}: {error.strerror}; name a file that can be written") from None
+    written(path, json.dumps(document(evaluation, manifest), indent=1) + "\n", "--json")
 
 
 def document(evaluation: Evaluation, manifest: Manifest) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from training import durations
-from training.settings import Place, TrainingSettings
+from training.settings import Place, TrainingSettings, epoch_ms
 from worker.errors import SettingsError
 
 
@@ -91,12 +90,10 @@ def _offsets(offsets: Offsets, place: Place, name: str) -> Mapping[int, int | No
     if not isinstance(place, str):
         return dict(place)
     try:
-        moment = datetime.datetime.fromisoformat(place)
+        moment_ms = epoch_ms(place)
     except ValueError:
         raise SettingsError(
             f"ZMU_TRAINING__{name} is {place!r}; it must be a time such as 2026-01-31T08:00:00Z, or offsets by "
             'partition such as {"0": 1000, "1": 900}'
         ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return offsets.at(round(moment.timestamp() * 1000))
+    return offsets.at(moment_ms)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from training.heldout import HeldOut
-from worker.artifact import Artifact, GateResult, Manifest
+from training.settings import GateSettings
+from worker.artifact import Artifact, GateResult
 
-ALERT_FACTOR = 5.0                      # over the asked rate: further off, the threshold is wrong and not just unlucky
 KEEP = "earns_its_keep"
 NOTABLE = 0.1                           # of injected faults: a smaller lead is chance, or went with no better detection
 FEW_ALERTS = 5                          # that chance alone makes, however rare they are asked to be
@@ -19,37 +19,11 @@ LEARNT = 0.95                           # of the training mean's error; a collap
 A_CONSTANT = 1.5                        # a z-chart is that mean and need not beat it
 
 
-def judge(artifact: Artifact, held: HeldOut, losses: Iterable[float]) -> tuple[GateResult, ...]:
-    """The questions that decide."""
-    return _finite(artifact, held, losses), _learnt(artifact, held), _alerts(held)
-
-
-def beside(champion: Manifest, champion_held: HeldOut | None, features: tuple[str, ...]) -> tuple[GateResult, ...]:
-    """How the current champion does on the same held-out readings: for information, decides nothing."""
-    if champion_held is None:
-        lacks, new = set(champion.features) - set(features), set(features) - set(champion.features)
-        said = f"lacks {sorted(lacks)}, adds {sorted(new)}" if lacks or new else "in another order"
-        return (
-            GateResult(
-                name="features_of_champion",
-                value=float(len(lacks) + len(new)),
-                bound="for information",
-                passed=True,
-                detail=f"other features than champion {champion.version} ({said}): a running worker refuses this "
-                "version and keeps the old one until it is restarted",
-            ),
-        )
-    note = f"champion {champion.version} on the same held-out readings"
-    return (
-        GateResult(
-            name="champion_error_ratio", value=champion_held.error_ratio, bound="for information", passed=True,
-            detail=note,
-        ),
-        GateResult(
-            name="champion_alert_rate", value=champion_held.alert_rate, bound="for information", passed=True,
-            detail=note,
-        ),
-    )
+def judge(
+    artifact: Artifact, held: HeldOut, losses: Iterable[float], settings: GateSettings
+) -> tuple[GateResult, ...]:
+    """The questions that decide, champion or none; those beside a champion are in training/contest.py."""
+    return _finite(artifact, held, losses), _learnt(artifact, held), _alerts(held, settings)
 
 
 def earns_its_keep(kind: str, detected: Mapping[str, float]) -> GateResult:
@@ -101,8 +75,8 @@ def _learnt(artifact: Artifact, held: HeldOut) -> GateResult:
     )
 
 
-def _alerts(held: HeldOut) -> GateResult:
-    most = max(ALERT_FACTOR * held.target_rate, FEW_ALERTS / len(held.scores.raw_B))
+def _alerts(held: HeldOut, settings: GateSettings) -> GateResult:
+    most = max(settings.alert_factor * held.target_rate, FEW_ALERTS / len(held.scores.raw_B))
     passed = held.alert_rate <= most
     return GateResult(
         name="alert_rate", value=held.alert_rate, bound=f"at most {most:.4g} of held-out readings", passed=passed,

@@ -1,57 +1,74 @@
-"""One training: history → dataset → fit → calibrate → compare → gate → publish."""
+"""One training: history → selection → dataset → fit → calibrate → compare → gate → publish."""
 
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import time
-from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from training import candidates, dataset, fit, gate, heldout, publish, quality, report, rivals
+from training import (
+    candidates,
+    contest,
+    dataset,
+    draft,
+    fit,
+    gate,
+    lock,
+    material,
+    publish,
+    recalibrate,
+    report,
+    rivals,
+    selection,
+)
 from training.candidates import Judged
 from training.dataset import Dataset
-from training.history import History, from_files, from_topic
+from training.history import History
+from training.material import Material
 from training.outcome import Outcome, Promotion
 from training.progress import Progress
 from training.settings import Settings
 from worker import artifact, device
-from worker.artifact import Artifact, GateResult, Manifest, TrainingRecord
-from worker.calibration import Calibration
-from worker.chart import MOST
-from worker.detector import Detector
-from worker.errors import ModelError, TrainingError
-from worker.model import Shape
+from worker.artifact import Artifact, GateResult, Manifest
+from worker.drift import Reference
+from worker.errors import ModelError
 from worker.registry import Registry
-
-ENTITIES_LISTED = 10_000
-DRAFT = "draft"                         # until it has its name
-PLACEHOLDER = Calibration(threshold=1.0, target_rate=0.5, count=1, scores=(0.0, 1.0), p_values=(1.0, 0.5))
-LIBRARIES = ("torch", "numpy", "scipy", "safetensors", "zmu")
 
 
 def run(settings: Settings, sources: Sequence[Path], progress: Progress) -> Outcome:
-    """Raises UserError for what a user can mend, Stopped where told to stop; then nothing was published."""
-    chosen = device.choose(settings.device)
+    """Raises UserError for what a user can mend, Stopped where told to stop, TooLittleNew where there is nothing to do;
+    then nothing was published.
+    """
     registry = Registry(settings.model.registry, settings.model.name)
     registry.writable()                 # said before the work, not after it
+    with lock.held(registry):
+        return _run(settings, sources, registry, progress)
+
+
+def _run(settings: Settings, sources: Sequence[Path], registry: Registry, progress: Progress) -> Outcome:
+    chosen = device.choose(settings.device)
     champion = _champion(registry, settings, chosen, progress)
-    history = from_files(sources, settings) if sources else from_topic(settings, progress, _now_ms)
-    history = _without_anomalous(history, champion, settings)
+    known = material.read(settings, sources, registry, progress)
+    everything, labels, said = known.everything, known.labels, known.said
+    history, remarks = selection.selected(everything, champion, labels, settings, progress)
     data = dataset.prepare(history, settings.training)
     _say_what_is_learnt(history, data, progress)
 
     train, held = (
         fit.inputs(part, data.scaling, data.recipe.window, data.gap_seconds, chosen) for part in (data.train, data.held)
     )
-    found = candidates.made(_draft(settings, history, data), data, train, held, settings.training, progress)
+    manifest = draft.made(settings, history, data, remarks, said)
+    recalibrated = partial(
+        recalibrate.with_feedback, history=everything, labels=labels, most=settings.training.feedback.most_raise
+    )
+    found = candidates.made(manifest, data, train, held, settings.training, recalibrated, progress)
     seen = rivals.compared({kind: c.artifact for kind, c in found.items()}, data, settings.training.seed, progress)
     judged = candidates.chosen(found, seen, data, held, settings.training, progress)
-    gates = judged.gates + _beside(champion, data, history.features, progress)
+    gates = judged.gates + _against(champion, judged, data, known, settings, progress)
 
     return _publish(settings, registry, data, judged, gates)
 
@@ -66,21 +83,11 @@ def _champion(registry: Registry, settings: Settings, chosen: torch.device, prog
         return None
 
 
-def _without_anomalous(history: History, champion: Artifact | None, settings: Settings) -> History:
-    if not settings.training.exclude_anomalous or champion is None:
-        return history
-    if champion.manifest.features != history.features:
-        raise TrainingError(
-            f"champion {champion.manifest.version} has other features than these readings, so it cannot say which are "
-            "anomalous; set ZMU_TRAINING__EXCLUDE_ANOMALOUS=false for this one run"
-        )
-    return history.without(Detector(champion).score_history(history.batch).anomalous_B, "anomalous")
-
-
 def _say_what_is_learnt(history: History, data: Dataset, progress: Progress) -> None:
     entities = len(np.unique(history.batch.entity_B))
     progress.say(
-        f"learning from {len(data.train):,} readings of {entities} entities, {len(history.features)} features; "
+        f"learning from {len(data.train):,} readings of {_counted(entities, 'entity', 'entities')}, "
+        f"{_counted(len(history.features), 'feature', 'features')}; "
         f"{len(data.held):,} newer ones held out; profile {data.profile}"
     )
     left_out = {reason: count for reason, count in (history.left_out or {}).items() if count}
@@ -88,65 +95,29 @@ def _say_what_is_learnt(history: History, data: Dataset, progress: Progress) -> 
         progress.say("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()))
 
 
-def _draft(settings: Settings, history: History, data: Dataset) -> Manifest:
-    """What is known of a version before its model is: of a z-chart, which has nothing to fit but a mean."""
-    batch, names = history.batch, history.entities.names
-    stamp_B = batch.timestamp_ms_B[batch.timestamp_ms_B >= 0]
-    entities = sorted({names[code] for code in np.unique(batch.entity_B)})
-    record = TrainingRecord(
-        source=history.ranges,
-        files=history.files,
-        rows=len(batch),
-        first_timestamp_ms=int(stamp_B.min()) if len(stamp_B) else None,
-        last_timestamp_ms=int(stamp_B.max()) if len(stamp_B) else None,
-        left_out=dict(+Counter(history.left_out or {})),
-        seed=settings.training.seed,
-        settings=settings.training.model_dump(mode="json"),
-    )
-    return Manifest(
-        name=settings.model.name,
-        version=DRAFT,
-        created_at="",
-        kind="zchart",
-        shape=Shape(features=len(history.features), window=data.recipe.window),
-        features=history.features,
-        scaling=data.scaling,
-        residual_scale=(1.0,) * len(history.features),
-        error_of=settings.training.error_of,
-        period_seconds=data.period_seconds,
-        gap_seconds=data.gap_seconds,
-        chart=data.recipe.chart,
-        mean_scale=(data.recipe.chart.mean_std,) * len(history.features) if data.recipe.chart else (),
-        largest_deviation=(MOST,) * len(history.features) if data.recipe.chart else (),
-        alarm=data.recipe.alarm,
-        quality=quality.learn(batch, history.features),
-        calibration=PLACEHOLDER,
-        entities=tuple(entities[:ENTITIES_LISTED]),
-        entities_complete=len(entities) <= ENTITIES_LISTED,
-        training=record,
-        libraries={name: _installed(name) for name in LIBRARIES},
-        sha256="0" * 64,
-    )
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
-def _beside(
-    champion: Artifact | None, data: Dataset, features: tuple[str, ...], progress: Progress
+def _against(
+    champion: Artifact | None, judged: Judged, data: Dataset, known: Material, settings: Settings, progress: Progress
 ) -> tuple[GateResult, ...]:
     if champion is None:
         return ()
-    alike = champion.manifest.features == features
-    found = gate.beside(
-        champion.manifest, heldout.score(Detector(champion), data) if alike else None, features
-    )
-    if not alike:
-        progress.say(f"warning: {found[0].detail}")
-    return found
+    challenger = judged.candidate.artifact
+    if champion.manifest.features != challenger.manifest.features:
+        found = contest.other_features(champion, challenger.manifest.features)
+        progress.say(f"warning: {found.detail}")
+        return (found,)
+    met = contest.between(champion, challenger, judged.shown, data, known.at_labels, settings.training.seed)
+    progress.go_on()
+    return contest.gates(met, settings.training.gates)
 
 
 def _publish(
     settings: Settings, registry: Registry, data: Dataset, judged: Judged, gates: tuple[GateResult, ...]
 ) -> Outcome:
-    fitted, calibrated = judged.candidate
+    fitted, calibrated, _ = judged.candidate
     now = datetime.datetime.now(datetime.UTC)
     weights = artifact.weights_of(calibrated.model)
     manifest = calibrated.manifest.model_copy(
@@ -154,6 +125,7 @@ def _publish(
             "version": publish.version_name(now),
             "created_at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "figures": {name: value for name, value in judged.figures.items() if np.isfinite(value)},
+            "reference": _reference(data, judged),
             "gates": gates,
             "sha256": artifact.sha256_of(weights),
         }
@@ -169,18 +141,14 @@ def _publish(
     return outcome
 
 
+def _reference(data: Dataset, judged: Judged) -> Reference:
+    """Of all readings that were learnt from or held out, and of the held-out scores."""
+    features = Reference.of(np.concatenate([data.train.x_BF, data.held.x_BF]))
+    score = Reference.of(judged.shown.scores.raw_B[:, None])
+    return Reference(edges=features.edges + score.edges, shares=features.shares + score.shares)
+
+
 def _verdict(gates: Sequence[GateResult], settings: Settings) -> Promotion:
     if gate.failed(gates):
         return "refused"
     return "promoted" if settings.training.promote == "auto" else "waiting"
-
-
-def _installed(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _now_ms() -> int:
-    return round(time.time() * 1000)

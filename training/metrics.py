@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
+from training.feedback import LABELS
 from training.outcome import Promotion
 from worker import log
 
@@ -30,13 +32,24 @@ class Metrics:
         )
         self._duration = gauge("training_duration_seconds", "How long the last training took.")
         self._loss = gauge("training_validation_loss", "Held-out loss of the last training that came so far.")
-        self._runs = counter("training_runs", "Trainings: success, refused by its gates, failed, stopped.")
+        self._runs = counter(
+            "training_runs", "Trainings: success, refused by its gates, skipped as too little was new, failed, stopped."
+        )
+        self._next = gauge("training_next_start_timestamp_seconds", "When the next training is due.")
+        self._feedback = Gauge(
+            "training_feedback_labels", "Events that people had labelled at the last training, by label; and records "
+            "that could not be read.", ("label",), namespace="zmu", registry=registry,
+        )
         self._promotions = counter(
             "training_promotions", "Versions: promoted, refused, or waiting for a person (ZMU_TRAINING__PROMOTE)."
         )
 
-    def trained(self, version: str, seconds: float, loss: float, promotion: Promotion) -> None:
-        """A version was published."""
+    def trained(
+        self, version: str, seconds: float, loss: float, promotion: Promotion, feedback: Mapping[str, int]
+    ) -> None:
+        """A version was published. feedback: number by label."""
+        for label in (*LABELS, "invalid"):
+            self._feedback.labels(label).set(feedback.get(label, 0))
         refused = promotion == "refused"
         self._runs.labels("refused" if refused else "success").inc()
         self._promotions.labels(promotion).inc()
@@ -51,9 +64,14 @@ class Metrics:
         self._duration.set(seconds)
         self._log.error("training failed", error=str(error), exc_info=error if traceback else None)
 
+    def skipped(self, why: str) -> None:
+        self._runs.labels("skipped").inc()
+        self._log.info("training skipped", why=why)
+
     def stopped(self) -> None:
         self._runs.labels("stopped").inc()
         self._log.info("training stopped; nothing was published")
 
     def waits(self, seconds: float) -> None:
+        self._next.set(time.time() + seconds)
         self._log.info("next training", in_seconds=round(seconds))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from training import publish
 from worker import artifact
 from worker.artifact import Manifest
@@ -9,6 +11,7 @@ from worker.errors import ModelError, SettingsError
 from worker.records import rfc3339
 from worker.registry import Registry
 
+DETAIL = re.compile(r"error\.|rival\.\w+\.detected\.")      # one for each feature or fault: the report shows them
 COLUMNS = ("version", "created", "kind", "features", "rows", "loss", "threshold", "aliases")
 
 
@@ -51,7 +54,9 @@ def shown(registry: Registry, wanted: str) -> list[str]:
         lines.append(f"from        {rfc3339(record.first_timestamp_ms)} to {rfc3339(record.last_timestamp_ms)}")
     lines += [f"offsets     {r.topic}/{r.partition}: {r.start} to {r.end}" for r in record.source]
     lines += [f"file        {file}" for file in record.files]
-    lines += [f"figure      {name} {value:.6g}" for name, value in figures.items() if not name.startswith("error.")]
+    lines += [f"figure      {name} {value:.6g}" for name, value in figures.items() if not DETAIL.match(name)]
+    lines += [f"feedback    {count:,} {label}" for label, count in record.feedback.items()]
+    lines += [f"remark      {remark}" for remark in record.remarks]
     for g in manifest.gates:
         value = "no number" if g.value is None else f"{g.value:.4g}"
         verdict = "passed" if g.passed else "FAILED"

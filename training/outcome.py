@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from training import gate
+from training import gate, recalibrate
 from worker.artifact import Manifest
 
 Promotion = Literal["promoted", "refused", "waiting"]
@@ -27,6 +27,11 @@ class Outcome:
     def loss(self) -> float:
         """Held out. NaN where it is no number: the manifest holds numbers only."""
         return self.manifest.figures.get("held_out_loss", float("nan"))
+
+    @property
+    def feedback(self) -> dict[str, int]:
+        """What people had said of events by then, by label."""
+        return self.manifest.training.feedback
 
     @property
     def reasons(self) -> list[str]:
@@ -77,5 +82,9 @@ def notes(manifest: Manifest) -> list[str]:
             f"{active:.0f} of {manifest.shape.latent} latents are active and half of the variance stays unexplained: "
             "try a lower ZMU_TRAINING__OBJECTIVE__KL_WEIGHT"
         )
+    found += manifest.training.remarks
+    told = recalibrate.note(figures)
+    if told is not None:
+        found.append(told)
     found += [g.detail for g in manifest.gates if g.name == gate.KEEP and (g.value or 0) < -gate.NOTABLE]
     return found

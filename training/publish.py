@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import secrets
 
-from worker.errors import ModelError, RegistryError
+from worker.aliases import CHALLENGER as CHALLENGER
+from worker.aliases import PREVIOUS
+from worker.aliases import rollback as rollback
+from worker.errors import ModelError
 from worker.registry import Registry
-
-CHALLENGER = "challenger"
-PREVIOUS = "previous"
 
 
 def version_name(now: datetime.datetime) -> str:
@@ -29,17 +29,3 @@ def promote(registry: Registry, alias: str, version: str) -> str | None:
         registry.point(PREVIOUS, before)
     registry.point(alias, version)
     return before
-
-
-def rollback(registry: Registry, alias: str) -> tuple[str, str]:
-    """Back to the version that was served before: (from, to). A second time there is nothing to go back to."""
-    now, previous = registry.resolve(alias), registry.resolve(PREVIOUS)
-    if now is None:
-        raise ModelError(f"{registry.place} has no {alias}; promote a version first (`zmu-training models promote`)")
-    if previous is None or previous == now:
-        raise RegistryError(
-            f"{registry.place} knows no version before {now}; `zmu-training models list` shows the versions, "
-            "`zmu-training models promote VERSION` serves one"
-        )
-    registry.point(alias, previous)
-    return now, previous

@@ -18,6 +18,7 @@ from training.heldout import HeldOut
 from training.injections import FAULTS
 from training.objective import ACTIVE_SHARE
 from training.outcome import SAID, Promotion, notes
+from training.page import STYLE, image, section, table
 from worker.artifact import Manifest
 from worker.records import F64, rfc3339
 
@@ -34,27 +35,7 @@ PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { --ink:#1f2933; --soft:#616e7c; --line:#e4e7eb; --blue:#2563eb; --red:#c8352b; --green:#2f855a; --amber:#b7791f }
-* { box-sizing:border-box }
-body { margin:0; background:#f5f7fa; color:var(--ink); font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif }
-main { max-width:880px; margin:0 auto; padding:24px 16px 64px }
-h1 { font-size:26px; margin:0 0 4px; overflow-wrap:anywhere } h2 { font-size:18px; margin:0 0 4px }
-p { margin:4px 0 12px } .soft { color:var(--soft) } code { font-size:14px; overflow-wrap:anywhere }
-section { background:#fff; border:1px solid var(--line); border-radius:10px; padding:18px 20px; margin-top:16px }
-img { display:block; width:100%; min-width:540px; max-width:760px; height:auto; margin:8px 0 }
-.badge { display:inline-block; border-radius:99px; padding:2px 12px; color:#fff; font-size:14px }
-.promoted { background:var(--green) } .refused { background:var(--red) } .waiting { background:var(--amber) }
-.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px; margin-top:16px }
-.card { background:#fff; border:1px solid var(--line); border-radius:10px; padding:12px 14px }
-.card b { display:block; font-size:22px; line-height:1.3 } .card span { color:var(--soft); font-size:13px }
-.note { border-left:4px solid var(--amber) }
-.wide { overflow-x:auto } table { border-collapse:collapse; width:100%; font-size:14px }
-th,td { text-align:left; padding:6px 12px 6px 0; border-bottom:1px solid var(--line); vertical-align:top }
-td:first-child,td:last-child { overflow-wrap:anywhere } td:first-child { min-width:76px }
-td:last-child { min-width:100px }
-.yes { color:var(--green) } .no { color:var(--red); font-weight:600 }
-details summary { cursor:pointer }
-</style></head><body><main>
+$style</style></head><body><main>
 <h1>$name</h1>
 <p class="soft">version <code>$version</code>, made $created &nbsp;<span class="badge $promotion">$badge</span></p>
 <p>$kind. It $said.</p>
@@ -80,6 +61,7 @@ def render(
         _settings(manifest),
     ]
     return PAGE.substitute(
+        style=STYLE,
         title=escape(f"{manifest.name} {manifest.version}"),
         name=escape(manifest.name),
         version=escape(manifest.version),
@@ -119,8 +101,8 @@ def _gates(manifest: Manifest) -> str:
         value = "no number" if g.value is None else f"{g.value:.4g}"
         bound = escape(g.bound) + (f'<div class="soft">{escape(g.detail)}</div>' if g.detail else "")
         rows.append((escape(g.name.replace("_", " ")), verdict, value, bound))
-    table = _table(("gate", "", "value", "bound"), rows)
-    return _section("Gates", "What a version must show before it may serve.", table)
+    shown = table(("gate", "", "value", "bound"), rows)
+    return section("Gates", "What a version must show before it may serve.", shown)
 
 
 def _rivals(manifest: Manifest) -> list[str]:
@@ -137,12 +119,12 @@ def _rivals(manifest: Manifest) -> list[str]:
             rows.append((said, *("" if share is None else f"{share:.0%}" for share in shares)))
     head = ("share noticed of", *(f"{kind}, this version" if kind == manifest.kind else kind for kind in kinds))
     return [
-        _section(
+        section(
             "What each would have seen",
             f"{figures['rival.trials']:.0f} faults were injected into copies of held-out readings, each into one "
             "sensor, and the same for all. One is noticed where there is an alarm with it and none without it. "
             "Spreads are the sensor's own in training.",
-            _table(head, rows),
+            table(head, rows),
         )
     ]
 
@@ -154,21 +136,21 @@ def _scores(manifest: Manifest, shown: HeldOut) -> str:
         if tail is None
         else f"from a generalised Pareto tail over the highest {tail.rate:.1%} of the scores (shape {tail.shape:.2f})."
     )
-    return _section(
+    return section(
         "Scores of held-out readings",
         f"Right of the line a reading is anomalous. The threshold: {how}",
-        _image(plots.scores(shown.scores.anomaly_score_B), "Histogram of anomaly scores with the threshold"),
+        image(plots.scores(shown.scores.anomaly_score_B), "Histogram of anomaly scores with the threshold"),
     )
 
 
 def _errors(manifest: Manifest, shown: HeldOut) -> str:
     more = len(manifest.features) - plots.BARS
-    return _section(
+    return section(
         "Which sensors it knows, and which poorly",
         "Of each feature's held-out variation about its training mean, the share that the model misses. A fault in a "
         "feature near 1 shows only when it leaves its own normal range."
         + (f" The {plots.BARS} worst of {len(manifest.features)}." if more > 0 else ""),
-        _image(plots.feature_errors(manifest.features, shown.error_F, shown.constant_F), "Error by feature"),
+        image(plots.feature_errors(manifest.features, shown.error_F, shown.constant_F), "Error by feature"),
     )
 
 
@@ -176,11 +158,11 @@ def _losses(fitted: Fitted) -> list[str]:
     if not fitted.looks:
         return []
     return [
-        _section(
+        section(
             "Training",
             f"{fitted.steps:,} steps in {fitted.seconds:.1f} s. Held-out values above the training's and rising: it "
             "learns by heart, or the held-out readings are of another kind.",
-            _image(plots.losses(fitted.looks, fitted.best), "Loss terms over epochs"),
+            image(plots.losses(fitted.looks, fitted.best), "Loss terms over epochs"),
         )
     ]
 
@@ -190,7 +172,7 @@ def _latents(share_L: F64) -> list[str]:
         return []
     active = int((share_L > ACTIVE_SHARE).sum())
     return [
-        _section(
+        section(
             "Latents",
             f"{active} of {len(share_L)} are active, above the dashed line: they tell readings apart. "
             + (
@@ -199,7 +181,7 @@ def _latents(share_L: F64) -> list[str]:
                 else "They have collapsed: every reading is reconstructed as the mean. Lower "
                 "ZMU_TRAINING__OBJECTIVE__KL_WEIGHT, or set ZMU_TRAINING__OBJECTIVE__FREE_BITS to 0.1."
             ),
-            _image(plots.latents(share_L), "Signal share by latent"),
+            image(plots.latents(share_L), "Signal share by latent"),
         )
     ]
 
@@ -220,8 +202,8 @@ def _worst(manifest: Manifest, data: Dataset, shown: HeldOut) -> str:
             f"{escape(named[0])} (actual {x_F[lead]:.6g}, expected {expected_F[lead]:.6g})</p>"
         )
         actual, expected = scaling.scale(x_F)[first], scaling.scale(expected_F)[first]
-        parts.append(_image(plots.reading(named, actual.astype(float), expected.astype(float)), "A reading"))
-    return _section(
+        parts.append(image(plots.reading(named, actual.astype(float), expected.astype(float)), "A reading"))
+    return section(
         "Worst reconstructions",
         "The held-out readings that fit the model least, the features that make it first. Faults among them? Then "
         "the history is not all normal: leave that range out.",
@@ -238,16 +220,16 @@ def _learnt_from(manifest: Manifest) -> str:
     if training.first_timestamp_ms is not None and training.last_timestamp_ms is not None:
         rows.append(("time", f"{rfc3339(training.first_timestamp_ms)} to {rfc3339(training.last_timestamp_ms)}"))
     rows += [(f"left out: {escape(reason)}", f"{count:,} readings") for reason, count in training.left_out.items()]
+    rows += [(f"feedback: {escape(label)}", f"{count:,}") for label, count in training.feedback.items()]
     rows.append(("features", escape(", ".join(manifest.features))))
-    return _section("Learnt from", "", _table(("", ""), rows))
+    return section("Learnt from", "", table(("", ""), rows))
 
 
 def _settings(manifest: Manifest) -> str:
     rows = [(escape(name), escape(str(value))) for name, value in _flat(manifest.training.settings)]
     rows += [(escape(name), escape(version)) for name, version in manifest.libraries.items()]
     rows.append(("SHA-256 of the weights", f"<code>{manifest.sha256}</code>"))
-    table = _table(("", ""), rows)
-    return f"<section><details><summary>Settings, libraries, hash</summary>{table}</details></section>"
+    return f"<section><details><summary>Settings, libraries, hash</summary>{table(('', ''), rows)}</details></section>"
 
 
 def _flat(settings: dict[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
@@ -256,19 +238,3 @@ def _flat(settings: dict[str, object], prefix: str = "") -> Iterable[tuple[str, 
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", "" if value is None else value
-
-
-def _section(title: str, text: str, body: str) -> str:
-    told = f'<p class="soft">{escape(text)}</p>' if text else ""
-    return f"<section><h2>{escape(title)}</h2>{told}{body}</section>"
-
-
-def _image(uri: str, alt: str) -> str:
-    # On a phone it scrolls: shrunk, its text could not be read.
-    return f'<div class="wide"><img src="{uri}" alt="{escape(alt)}"></div>'
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    top = "<thead><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr></thead>" if any(head) else ""
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'

@@ -1,8 +1,14 @@
-"""Training again and again, for where no CronJob is: one at a time, the first at once, until told to stop."""
+"""Training again and again, for where no CronJob is: one at a time, until told to stop.
+
+The registry is all the memory: the newest version says when the last training was, so that a restart neither trains at
+once again nor forgets what is due. SIGUSR1 asks for a training now.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import random
 import signal
 import threading
 import time
@@ -10,10 +16,13 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from training import durations
+from training.freshness import TooLittleNew
 from training.metrics import Metrics
 from training.outcome import Outcome
 from training.progress import Stopped
-from worker.errors import SettingsError, UserError
+from worker.artifact import read_manifest
+from worker.errors import ModelError, SettingsError, UserError
+from worker.registry import Registry
 
 RETRY_FIRST_SECONDS = 30.0              # after a failed run; then twice as long each time, up to the regular pause
 
@@ -30,6 +39,14 @@ def every(period: str) -> NextRun:
     return lambda started, now: max(started + seconds, now)
 
 
+def jitter(longest: str | None) -> float:
+    """Seconds. Raises SettingsError."""
+    try:
+        return durations.seconds(longest) if longest else 0.0
+    except ValueError as error:
+        raise SettingsError(f"--jitter {longest!r}: {error}") from None
+
+
 def cron(expression: str) -> NextRun:
     """Five fields, UTC. What fell due while a run was on is not made up for. Raises SettingsError."""
     from croniter import croniter
@@ -42,7 +59,7 @@ def cron(expression: str) -> NextRun:
 
 
 class Schedule:
-    """`train` is one run; it looks at `stopping` now and then."""
+    """`train` is one run; it looks at `stopping` now and then. last_start: of another process, epoch seconds."""
 
     def __init__(
         self,
@@ -52,15 +69,22 @@ class Schedule:
         stop: threading.Event,
         clock: Callable[[], float] = time.time,
         wait: Callable[[float], object] | None = None,
+        *,
+        last_start: Callable[[], float | None] = lambda: None,
+        jitter_seconds: float = 0.0,
     ) -> None:
         self._train, self._next_run, self._metrics, self._stop = train, next_run, metrics, stop
         self._clock, self._wait = clock, wait or stop.wait
+        self._last_start, self._jitter_seconds = last_start, jitter_seconds
         self._failures = 0
-        self._last: Literal["none", "success", "refused", "failed"] = "none"
+        self._last: Literal["none", "success", "skipped", "refused", "failed"] = "none"
         self._training = False
 
     def run(self) -> None:
         """Returns when told to stop."""
+        before = self._last_start()
+        if before is not None:
+            self._pause(max(self._next_run(before, before) - self._clock(), 0.0))
         while not self._stop.is_set():
             started = self._clock()
             self._once(started)
@@ -70,8 +94,13 @@ class Schedule:
             pause = max(self._next_run(started, now) - now, 0.0)
             if self._failures:          # nothing to learn from yet, a broker away: six hours are a long time
                 pause = min(pause, RETRY_FIRST_SECONDS * 2.0 ** min(self._failures - 1, 20))
-            self._metrics.waits(pause)
-            self._wait(pause)
+            self._pause(pause)
+
+    def _pause(self, seconds: float) -> None:
+        seconds += random.uniform(0.0, self._jitter_seconds)
+        if seconds > 0:
+            self._metrics.waits(seconds)
+        self._wait(seconds)
 
     def facts(self) -> dict[str, object]:
         """For /healthz and /readyz."""
@@ -84,6 +113,10 @@ class Schedule:
         except Stopped:
             self._metrics.stopped()
             return
+        except TooLittleNew as why:
+            self._failures, self._last = 0, "skipped"
+            self._metrics.skipped(str(why))
+            return
         except Exception as error:      # whatever one run meets, the next one comes
             self._failures += 1
             self._last = "failed"
@@ -94,16 +127,45 @@ class Schedule:
         self._failures = 0
         self._last = "refused" if outcome.promotion == "refused" else "success"
         self._metrics.trained(
-            outcome.manifest.version, self._clock() - started, outcome.loss, outcome.promotion
+            outcome.manifest.version, self._clock() - started, outcome.loss, outcome.promotion, outcome.feedback
         )
 
 
+def last_start(registry: Registry) -> float | None:
+    """When the newest version was made, epoch seconds; None where there is none that can be read."""
+    for version in reversed(registry.versions()):
+        with contextlib.suppress(ModelError, ValueError):
+            made = datetime.datetime.fromisoformat(read_manifest(registry, version).created_at)
+            return made.timestamp()
+    return None
+
+
+class Bell:
+    """A wait that a signal ends."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    def wait(self, seconds: float) -> None:
+        self._rung.wait(seconds)
+        self._rung.clear()
+
+
 @contextlib.contextmanager
-def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set a flag, no more."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+def signalled(stop: threading.Event, bell: Bell) -> Iterator[None]:
+    """SIGTERM and SIGINT set a flag and end the wait, SIGUSR1 ends the wait: the next training is now."""
+
+    def stopped(*_: object) -> None:
+        stop.set()
+        bell.ring()
+
+    handlers = {signal.SIGTERM: stopped, signal.SIGINT: stopped, signal.SIGUSR1: lambda *_: bell.ring()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

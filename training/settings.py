@@ -2,18 +2,98 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from training import durations
 from training.objective import ObjectiveSettings
 from worker.cli import Command
+from worker.kafka_settings import Section, TopicName
 from worker.model import Family
-from worker.settings import Section
 
 Duration = Annotated[str, AfterValidator(durations.valid)]
 Place = dict[int, int] | str
+
+
+def epoch_ms(moment: str) -> int:
+    """RFC 3339, UTC where it names no zone → ms since the epoch. Raises ValueError."""
+    try:
+        found = datetime.datetime.fromisoformat(moment)
+    except ValueError:
+        raise ValueError(f"{moment!r} is no time such as 2026-01-31T08:00:00Z") from None
+    return round((found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp() * 1000)
+
+
+def _moment(text: str) -> str:
+    epoch_ms(text)
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+
+
+class GateSettings(Section):
+    """What a version must show before it may serve."""
+
+    alert_factor: PositiveFloat = Field(
+        5.0,
+        description="Times `target_rate` of the held-out readings that may be in alarm. Further off, the threshold is "
+        "wrong and not just unlucky.",
+    )
+    loss_ratio: PositiveFloat = Field(
+        1.2,
+        description="Held-out error of a new version, as a multiple of the champion's on the same readings. Asked for "
+        "where both are of one kind.",
+    )
+    feature_loss: PositiveFloat = Field(
+        0.25,
+        description="Share of a feature's variation that a new version may miss more than the champion, in whichever "
+        "feature that is most. Asked for where both are of one kind.",
+    )
+    faults_ratio: Annotated[float, Field(ge=0)] = Field(
+        0.85, description="Injected faults that a new version must notice, as a share of those the champion notices."
+    )
+    f1_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="How much lower the F1 of a new version may be than the champion's, on readings that feedback or "
+        "a column of labels speaks of. Asked for from 5 labels on, anomalies among them.",
+    )
+    agreement: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        0.0,
+        description="Least rank correlation of a new version's scores with the champion's. Asked for where the "
+        "champion keeps within its own budget of alarms. null: only told.",
+    )
+
+
+class Maintenance(Section):
+    """A time in which readings are not normal."""
+
+    start: Moment
+    end: Moment
+    entities: tuple[str, ...] = ()
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """start ≤ time < end, ms since the epoch."""
+        return epoch_ms(self.start), epoch_ms(self.end)
+
+    @model_validator(mode="after")
+    def has_a_length(self) -> Self:
+        if self.span_ms[0] >= self.span_ms[1]:
+            raise ValueError(f"maintenance from {self.start} to {self.end} has no length: exchange start and end")
+        return self
+
+
+class FeedbackSettings(Section):
+    topic: Annotated[TopicName | None, BeforeValidator(lambda v: None if v == "null" else v)] = Field(
+        "sensor-anomaly-feedback",
+        description="Topic of feedback, `{event_id, label}`; where it does not exist, nothing was said. `null`: none.",
+    )
+    most_raise: Annotated[float, Field(ge=1)] = Field(
+        1.5, description="Times the threshold that reported false alarms may raise it to. 1: they never do."
+    )
 
 
 class TrainingSettings(Section):
@@ -21,8 +101,14 @@ class TrainingSettings(Section):
         None, description="Learn from the newest readings only: 7d, 12h, 90m, or seconds. Default: of any age."
     )
     max_records: PositiveInt = Field(
+        1_000_000,
+        description="Read that many records at most, the newest of all partitions; they wait on disk (TMPDIR). Bounds "
+        "time.",
+    )
+    max_readings: PositiveInt = Field(
         200_000,
-        description="Learn from that many records at most, the newest of all partitions. Bounds memory and time.",
+        description="Learn from that many of them at most. Bounds memory and time. Where there are more, every entity "
+        "gets the same share: its newest readings, and blocks drawn from the older ones.",
     )
     start: Place | None = Field(
         None,
@@ -38,10 +124,29 @@ class TrainingSettings(Section):
     holdout: Annotated[float, Field(gt=0, lt=0.9)] = Field(
         0.25, description="Share of the readings, the newest of each entity, that is held out to stop and calibrate by."
     )
+    min_new: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Records newer than what the last version learnt from, without which a run is skipped. 0: never "
+        "skipped. Default: 0 for `run`, 1 for `schedule`. A CronJob sets 1 or more, and may then be repeated at will.",
+    )
     exclude_anomalous: bool = Field(
-        False,
-        description="Leave out readings that the current champion calls anomalous. Guards against learning a fault; "
-        "also keeps a new kind of normal from being learnt.",
+        True,
+        description="Leave out what the current champion is in alarm about, beyond the rate that it was asked for. "
+        "What most entities show at once, or feedback calls normal, is learnt all the same. false: learn everything.",
+    )
+    maintenance: tuple[Maintenance, ...] = Field(
+        (),
+        description="Times not to learn from, as JSON: "
+        '`[{"start": "2026-01-31T08:00:00Z", "end": "2026-01-31T12:00:00Z", "entities": ["pump-3"]}]`; without '
+        "`entities`, of all.",
+    )
+    label: str | None = Field(
+        None,
+        description="Column of the recordings given with `--source` that says what is anomalous: 0 is normal, above 0 "
+        "anomalous. It is no feature; what it marks is not learnt, and F1 on it is a gate. Default: no labels.",
+    )
+    feedback: FeedbackSettings = Field(
+        default_factory=FeedbackSettings, description="What people said of events."
     )
     profile: Literal["auto", "machinery", "servers", "pointwise"] = Field(
         "auto",
@@ -127,6 +232,7 @@ class TrainingSettings(Section):
     target_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         0.01, description="Share of normal readings that may be in alarm: 0.01 is one in a hundred."
     )
+    gates: GateSettings = Field(default_factory=GateSettings, description="What a version must show.")
     promote: Literal["auto", "manual"] = Field(
         "auto",
         description="auto: a version that passes its gates becomes champion. manual: it stays `challenger` until "

@@ -18,7 +18,7 @@ import numpy as np
 
 from training.injections import FAULTS, Case
 from worker.detector import AT_ONCE, Detector, Scores
-from worker.records import F32, F64, I32, I64, Batch
+from worker.records import F32, F64, I32, I64, Batch, Bools
 from worker.state import States
 
 STRETCHES = 40                          # each with every fault: a share of all has a standard error of 0.03 at most
@@ -42,6 +42,12 @@ class Seen(NamedTuple):
         return {"detected": self.detected, "false_alarms": self.false_alarms, **named, **by_fault}
 
 
+class Outcomes(NamedTuple):
+    noticed_T: Bools
+    right_T: Bools                      # whether the sensor at fault was blamed most, where it was noticed
+    loud_S: Bools                       # an alarm in the stretch as it is: no fault is noticed there
+
+
 @dataclass(frozen=True)
 class Trial:
     """The same for every detector.
@@ -61,6 +67,18 @@ class Trial:
         return len(self.stretch_T)
 
     def of(self, detector: Detector) -> Seen:
+        noticed_T, right_T, loud_S = self.outcomes(detector)
+        return Seen(
+            trials=len(self),
+            detected=float(noticed_T.mean()),
+            detected_by={
+                FAULTS[i].name: float(noticed_T[self.fault_T == i].mean()) for i in np.unique(self.fault_T).tolist()
+            },
+            named=float(right_T[noticed_T].mean()) if noticed_T.any() else None,
+            false_alarms=float(loud_S.mean()),
+        )
+
+    def outcomes(self, detector: Detector) -> Outcomes:
         stretches = int(self.clean.entity_B.max()) + 1
         states = detector.states()
         states.reserve(stretches)
@@ -74,15 +92,7 @@ class Trial:
         alarm_NT, blamed_NT = (np.concatenate(part).reshape(-1, len(self)) for part in zip(*kept, strict=True))
         noticed_T = np.any(alarm_NT, axis=0) & ~loud_S[self.stretch_T]
         right_T = blamed_NT[alarm_NT.argmax(0), np.arange(len(self))] == self.sensor_T
-        return Seen(
-            trials=len(self),
-            detected=float(noticed_T.mean()),
-            detected_by={
-                FAULTS[i].name: float(noticed_T[self.fault_T == i].mean()) for i in np.unique(self.fault_T).tolist()
-            },
-            named=float(right_T[noticed_T].mean()) if noticed_T.any() else None,
-            false_alarms=float(loud_S.mean()),
-        )
+        return Outcomes(noticed_T, right_T, loud_S)
 
     def _forked(self, detector: Detector, states: States) -> States:
         """Memory for each trial, as it is where its stretch begins."""

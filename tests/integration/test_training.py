@@ -145,13 +145,22 @@ def test_the_schedule_trains_serves_metrics_and_leaves_on_sigterm(
     fill(broker, name, values(600))
     before = time.time()
     with Program("training", "schedule", "--every", "1s", **environment) as program:
-        success = 'zmu_training_runs_total{result="success"}'
+        success, skipped = (f'zmu_training_runs_total{{result="{result}"}}' for result in ("success", "skipped"))
+        until(lambda: program.metric(skipped) >= 1, 90, lambda: program.stderr)
+        assert program.metric(success) == 1
+        assert json.loads(program.get("/readyz")[1])["last_run"] == "skipped"
+        fill(broker, name, values(100, seed=1))
         until(lambda: program.metric(success) >= 2, 90, lambda: program.stderr)
         assert program.metric("zmu_training_last_success_timestamp_seconds") > before
         assert program.metric("zmu_training_validation_loss") > 0
         assert program.get("/healthz")[0] == 200
-        assert json.loads(program.get("/readyz")[1])["last_run"] == "success"
         assert program.stop(signal.SIGTERM) == 0, program.stderr
     registry = Registry(str(tmp_path), "default")
     assert len(registry.versions()) >= 2
     assert registry.resolve("champion") in registry.versions()
+    with Program("training", "schedule", "--every", "1h", **environment) as program:   # again: nothing is due
+        program.says('"event": "next training"')
+        assert program.metric(success) == 0
+        program.process.send_signal(signal.SIGUSR1)
+        until(lambda: program.metric(skipped) + program.metric(success) >= 1, 60, lambda: program.stderr)
+        assert program.stop(signal.SIGTERM) == 0, program.stderr

@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training import schedule
+from tests import factory
+from training import lock, schedule
+from training.freshness import TooLittleNew
 from training.metrics import Metrics
 from training.progress import Stopped
 from worker.errors import SettingsError, TrainingError
+from worker.registry import Registry
 
 
 class Day:
@@ -29,14 +33,15 @@ class Day:
         if len(self.starts) == self._left:
             self.stop.set()
         promotion = self._train(len(self.starts))
-        return types.SimpleNamespace(manifest=types.SimpleNamespace(version="v"), loss=0.5, promotion=promotion)
+        made = types.SimpleNamespace(version="v")
+        return types.SimpleNamespace(manifest=made, loss=0.5, promotion=promotion, feedback={"false_alarm": 3})
 
     def wait(self, seconds: float) -> None:
         self.pauses.append(seconds)
         self.now += seconds
 
-    def run(self, next_run: schedule.NextRun) -> schedule.Schedule:
-        made = schedule.Schedule(self.train, next_run, self.metrics, self.stop, lambda: self.now, self.wait)
+    def run(self, next_run: schedule.NextRun, **more: Any) -> schedule.Schedule:
+        made = schedule.Schedule(self.train, next_run, self.metrics, self.stop, lambda: self.now, self.wait, **more)
         made.run()
         return made
 
@@ -94,3 +99,73 @@ def test_cron() -> None:
     assert schedule.cron("0 */6 * * *")(0.0, 1_764_000_000.0) == 1_764_007_200.0
     with pytest.raises(SettingsError):
         schedule.cron("noon")
+
+
+def test_a_restart_waits_for_what_is_due() -> None:
+    day = Day(2, lambda _: "promoted")
+    day.run(schedule.every("6h"), last_start=lambda: day.now - 3600)
+    assert day.pauses == [5 * 3600, 6 * 3600 - 10]
+
+
+@pytest.mark.parametrize("next_run", [schedule.every("6h"), schedule.cron("0 */6 * * *")])
+def test_a_restart_makes_up_for_what_fell_due(next_run: schedule.NextRun) -> None:
+    day = Day(1, lambda _: "promoted")
+    day.run(next_run, last_start=lambda: day.now - 7 * 3600)
+    assert day.pauses == [0]
+    assert day.starts == [1_000_000.0]
+
+
+def test_too_little_new_is_no_failure() -> None:
+    def train(n: int) -> str:
+        if n == 1:
+            raise TooLittleNew("0 records")
+        return "promoted"
+
+    day = Day(2, train)
+    made = day.run(schedule.every("6h"))
+    assert day.pauses == [6 * 3600 - 10]
+    assert day.sample("training_runs_total", result="skipped") == 1
+    assert day.sample("training_feedback_labels", label="false_alarm") == 3
+    assert made.facts()["last_run"] == "success"
+
+
+def test_jitter_only_ever_delays() -> None:
+    day = Day(30, lambda _: "promoted")
+    day.run(schedule.every("1h"), jitter_seconds=schedule.jitter("5m"))
+    later = [pause - (3600 - 10) for pause in day.pauses]
+    assert 0 <= min(later) < max(later) <= 300
+    assert len(set(later)) > 20
+    with pytest.raises(SettingsError, match="--jitter"):
+        schedule.jitter("soon")
+
+
+def test_the_registry_says_when_the_last_training_was(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path), "default")
+    assert schedule.last_start(registry) is None
+    factory.publish(tmp_path, "v1")
+    factory.publish(tmp_path, "v2", created_at="2026-01-02T00:00:00Z")
+    assert schedule.last_start(registry) == 1_767_312_000
+    (tmp_path / "default/v2/manifest.json").write_text("torn")
+    assert schedule.last_start(registry) == 1_767_225_600
+
+
+def test_a_bell_ends_the_wait_once() -> None:
+    bell = schedule.Bell()
+    bell.ring()
+    bell.wait(60)
+    waited = threading.Thread(target=bell.wait, args=(60,), daemon=True)
+    waited.start()
+    assert waited.is_alive()
+    bell.ring()
+    waited.join(30)
+    assert not waited.is_alive()
+
+
+def test_one_training_at_a_time(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path), "default")
+    with lock.held(registry), pytest.raises(TrainingError, match="another training"), lock.held(registry):
+        pass
+    with lock.held(registry):
+        assert registry.versions() == []
+    with lock.held(Registry("memory://models", "default")):
+        pass
