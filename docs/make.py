@@ -1,4 +1,4 @@
-"""Makes what docs/ repeats of the code: tables of settings and metrics, the schemas of an event and of its headers.
+"""Makes what docs/ repeats of the code: tables of settings and metrics, schemas, the AsyncAPI document of the topics.
 
     python docs/make.py
 
@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -24,6 +25,7 @@ import training.__main__
 import training.metrics
 import training.settings
 import worker.__main__
+from training.feedback import Verdict
 from worker.cli import Command, variables
 from worker.codec.events import event_message
 from worker.incidents import Incident
@@ -85,16 +87,13 @@ def own_flags_table() -> str:
 
 def settings_table() -> str:
     """A table for each section, of every setting of both programs."""
-    tables: list[str] = []
-    section = None
+    rows: dict[tuple[str, ...], str] = {}
     for variable, field in variables(training.settings.Settings):
-        names = variable.removeprefix("ZMU_").split("__")
-        if names[:-1] != section:
-            section = names[:-1]
-            title = "`[" + ".".join(name.lower() for name in section) + "]`" if section else "Top level"
-            tables.append(f"## {title}\n\n{_head('setting', 'default', 'what it is')}")
-        tables[-1] += f"| `{variable}` | {_default(field)} | {_said(field)} |\n"
-    return "\n".join(tables)
+        *section, _ = variable.removeprefix("ZMU_").lower().split("__")
+        rows[tuple(section)] = rows.get(tuple(section), "") + f"| `{variable}` | {_default(field)} | {_said(field)} |\n"
+    titles = {section: f"`[{'.'.join(section)}]`" if section else "Top level" for section in rows}
+    head = _head("setting", "default", "what it is")
+    return "\n".join(f"## {titles[section]}\n\n{head}{table}" for section, table in rows.items())
 
 
 def metrics_table(registry: CollectorRegistry) -> str:
@@ -130,6 +129,12 @@ def incident_schema() -> str:
     return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu incident", **schema})
 
 
+def feedback_schema() -> str:
+    """A JSON Schema of what people say of an event."""
+    schema: dict[str, Any] = msgspec.json.schema(Verdict)
+    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu feedback", **schema})
+
+
 def headers_schema() -> str:
     """The event's Kafka headers, each as text. What two quite different events have in common is constant."""
     one, other = _headers_of(_event(1)), _headers_of(_event(2))
@@ -148,6 +153,8 @@ def headers_schema() -> str:
         }
     )
 
+
+_asyncapi: Callable[[], dict[str, Any]] = runpy.run_path(str(DOCS / "asyncapi.py"))["asyncapi"]   # docs/ is no package
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "worker commands": lambda: _usage(worker.__main__.main),
@@ -172,6 +179,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "event.schema.json": event_schema,
     "incident.schema.json": incident_schema,
     "event-headers.schema.json": headers_schema,
+    "feedback.schema.json": feedback_schema,
+    "asyncapi.json": lambda: _json(_asyncapi()),
 }
 
 

@@ -142,6 +142,18 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
     assert (ROOT / "deploy/grafana/dashboards" / Path(home).relative_to(folder)).is_file()
 
 
+def test_prometheus_tells_alertmanager() -> None:
+    [told] = prometheus()["alerting"]["alertmanagers"]
+    [address] = told["static_configs"][0]["targets"]
+    name, port = address.split(":")
+    assert f"127.0.0.1:{port}:{port}" in services()[name]["ports"]
+    for volume in services()[name]["volumes"] + services()["prometheus"]["volumes"]:
+        if volume.startswith("./"):
+            assert (ROOT / "deploy" / volume.split(":")[0]).exists(), volume
+    assert prometheus()["rule_files"] == ["/etc/prometheus/rules/*.yml"]
+    assert "./prometheus:/etc/prometheus:ro" in services()["prometheus"]["volumes"]
+
+
 def test_versions_are_the_projects() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert {services()[service]["image"].rpartition(":")[2] for service in OURS} == {version}

@@ -1,0 +1,126 @@
+"""The worker's topics as an AsyncAPI 3.0 document; docs/make.py writes it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import training.settings
+from worker.cli import variables
+from worker.codec.events import dead_letter
+from worker.codec.incidents import incident_message
+from worker.incidents import Incident
+from worker.memory import MemoryRecord
+from worker.records import Origin, Refusal
+from worker.sink import Message
+
+DOCS = Path(__file__).parent
+_TIMESTAMP = {
+    "description": "Epoch ms, epoch s or RFC 3339. Where it is absent, Kafka's timestamp counts.",
+    "type": ["number", "string"],
+}
+_FEATURE = {"description": "null or absent: missing.", "type": ["number", "boolean", "null"]}
+_REFUSAL = Refusal(MemoryRecord("sensor-readings", 0, 0, 0, b"pump-1", b"junk"), "wrong_type", "why", "pressure")
+
+
+def asyncapi() -> dict[str, Any]:
+    """Default names, keys, headers and values."""
+    topics = {name: field.default for name, field in variables(training.settings.Settings) if name.endswith("__TOPIC")}
+    key = {"type": "string", "description": "The entity."}
+    channels = {
+        name: {
+            "address": topics[setting],
+            "description": f"{setting}. {text}",
+            "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+            "bindings": {"kafka": {"topicConfiguration": {"cleanup.policy": [policy]}}},
+        }
+        for name, setting, text, policy in (
+            ("reading", "ZMU_INPUT__TOPIC", "Readings of sensors.", "delete"),
+            ("anomaly", "ZMU_OUTPUT__TOPIC", "Anomalies, and faults of sensors.", "delete"),
+            ("incident", "ZMU_INCIDENTS__TOPIC", "Consecutive anomalies as one thing: open, update, close.", "compact"),
+            ("deadLetter", "ZMU_DEAD_LETTERS__TOPIC", "Records that are no readings.", "delete"),
+        )
+    }
+    message = {
+        "reading": {
+            "contentType": "application/json",
+            "description": "Features by name, or as one array: numbers, booleans, or null (missing). Other fields are "
+            "passed over.",
+            "payload": {"anyOf": [
+                {"type": "object", "properties": {"timestamp": _TIMESTAMP}, "additionalProperties": True},
+                {"type": "object", "properties": {
+                    "timestamp": _TIMESTAMP, "values": {"type": "array", "items": _FEATURE},
+                }, "required": ["values"]},
+            ]},
+        },
+        "anomaly": {
+            "contentType": "application/json",
+            "headers": {"$ref": "./event-headers.schema.json"},
+            "payload": {"$ref": "./event.schema.json"},
+        },
+        "incident": {
+            "contentType": "application/json",
+            "headers": _headers(incident_message("", _incident())),
+            "payload": {"$ref": "./incident.schema.json"},
+        },
+        "deadLetter": {
+            "contentType": "application/octet-stream",
+            "description": "Key, value and headers as received, and these headers after them.",
+            "headers": _headers(dead_letter("", _REFUSAL), optional=("error.feature",)),
+            "payload": {},
+        },
+    }  # fmt: skip
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:zmu:worker",
+        "info": {
+            "title": "zmu-worker",
+            "version": tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["version"],
+            "description": "Reads readings, writes what is anomalous. At least once: drop repeats by event_id.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": {
+            f"{'receive' if name == 'reading' else 'send'}{name[0].upper()}{name[1:]}": {
+                "action": "receive" if name == "reading" else "send",
+                "channel": {"$ref": f"#/channels/{name}"},
+            }
+            for name in channels
+        },
+        "components": {
+            "messages": {
+                name: {"name": name, **fields, "bindings": {"kafka": {"key": key}}} for name, fields in message.items()
+            }
+        },
+    }  # fmt: skip
+
+
+def _incident() -> Incident:
+    return Incident(
+        state="open",
+        incident_id=UUID(int=1),
+        entity="pump-1",
+        opened_at="2026-01-01T00:00:00.000Z",
+        updated_at="2026-01-01T00:00:00.000Z",
+        severity="warning",
+        peak_score=1.5,
+        readings=3,
+        first_event_id=UUID(int=2),
+        last_event_id=UUID(int=3),
+        features=(),
+        group_id=UUID(int=1),
+        source=Origin("sensor-readings", 0, 0),
+    )
+
+
+def _headers(message: Message, optional: Sequence[str] = ()) -> dict[str, Any]:
+    names = [name for name, _ in message.headers]
+    return {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in names},
+        "required": [name for name in names if name not in optional],
+    }
