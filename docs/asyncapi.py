@@ -12,10 +12,10 @@ import training.settings
 from worker.cli import variables
 from worker.codec.events import dead_letter
 from worker.codec.incidents import incident_message
-from worker.incidents import Incident
+from worker.incidents.incidents import Incident
+from worker.kafka.sink import Message
 from worker.memory import MemoryRecord
 from worker.records import Origin, Refusal
-from worker.sink import Message
 
 DOCS = Path(__file__).parent
 _TIMESTAMP = {

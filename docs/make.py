@@ -25,10 +25,10 @@ import training.__main__
 import training.metrics
 import training.settings
 import worker.__main__
-from training.feedback import Verdict
+from training.history.feedback import Verdict
 from worker.cli import Command, variables
 from worker.codec.events import event_message
-from worker.incidents import Incident
+from worker.incidents.incidents import Incident
 from worker.metrics import Metrics
 from worker.records import Event, ModelRef, Origin
 

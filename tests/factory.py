@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worker import artifact
-from worker.alarm import AlarmSettings
-from worker.artifact import Manifest, TrainingRecord
-from worker.calibration import Calibration
-from worker.chart import ChartSettings
+from worker.detection.alarm import AlarmSettings
+from worker.detection.calibration import Calibration
+from worker.detection.chart import ChartSettings
+from worker.detection.model import Shape, build
+from worker.detection.scaling import Scaling
+from worker.faults.quality import Quality
 from worker.memory import MemoryRecord
-from worker.model import Shape, build
-from worker.quality import Quality
-from worker.registry import Registry
-from worker.scaling import Scaling
+from worker.models import artifact
+from worker.models.artifact import Manifest, TrainingRecord
+from worker.models.registry import Registry
 
 FEATURES = ("temperature", "pressure", "flow")
 NORMAL = {"temperature": 20.0, "pressure": 3.0, "flow": 50.0}

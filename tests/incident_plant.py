@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from worker.detector import Scores
+from worker.detection.detector import Scores
 from worker.entities import Entities
-from worker.incidents import Incident, Incidents
+from worker.incidents.incidents import Incident, Incidents
 from worker.records import I64, Batch, rfc3339
 from worker.settings import IncidentSettings
-from worker.state import States
+from worker.state.state import States
 
 FEATURES = ("flow", "pressure", "temperature", "current", "speed", "level", "vibration")
 START_MS = 1_764_000_000_000

@@ -21,7 +21,7 @@ class Run(Settings):
     source: list[Path] = Field([], description="Recordings (CSV, JSON lines, Parquet) to learn from in Kafka's place.")
 
     def run(self) -> int:
-        from training.freshness import TooLittleNew
+        from training.history.freshness import TooLittleNew
         from training.job import run
         from training.progress import Progress
         from worker.errors import TrainingError
@@ -56,7 +56,7 @@ class Schedule(Settings):
         from training.progress import Progress
         from worker.errors import SettingsError
         from worker.http import HttpServer
-        from worker.registry import Registry
+        from worker.models.registry import Registry
 
         log.configure(self.log)
         if (self.every is None) == (self.cron is None):
@@ -101,18 +101,19 @@ class Evaluate(Settings):
     renamed: ClassVar[dict[str, str]] = {"--json": "--json-file", "--plot": "--plot-file"}
 
     def run(self) -> int:
-        from training import evaluation_shown, models
-        from training.evaluate import evaluate
+        from training import models
+        from training.evaluation import shown as evaluation_shown
+        from training.evaluation.evaluate import evaluate
         from worker import device
-        from worker.artifact import load
-        from worker.budget import target_rate
-        from worker.detector import Detector
-        from worker.registry import Registry
-        from worker.score import say_refused
+        from worker.detection.budget import target_rate
+        from worker.detection.detector import Detector
+        from worker.models.artifact import load
+        from worker.models.registry import Registry
+        from worker.recordings.score import say_refused
 
         log.configure(self.log)
         if self.plot_file is not None:
-            from training import evaluation_plot
+            from training.evaluation import plot as evaluation_plot
 
             evaluation_plot.require_picture(self.plot_file)
         registry = Registry(self.model.registry, self.model.name)
@@ -152,14 +153,16 @@ class Backtest(Settings):
     }
 
     def run(self) -> int:
-        from training import backtest, backtest_shown, history, models
+        from training import models
+        from training.evaluation import backtest, backtest_shown
+        from training.history import history
         from training.progress import Progress
         from worker import device
-        from worker.artifact import load
-        from worker.budget import target_rate
-        from worker.detector import Detector
+        from worker.detection.budget import target_rate
+        from worker.detection.detector import Detector
         from worker.errors import written
-        from worker.registry import Registry
+        from worker.models.artifact import load
+        from worker.models.registry import Registry
 
         log.configure(self.log)
         registry = Registry(self.model.registry, self.model.name)
@@ -195,7 +198,7 @@ class Models(Settings):
 
     def run(self) -> int:
         from training import models
-        from worker.registry import Registry
+        from worker.models.registry import Registry
 
         log.configure(self.log)
         registry, alias = Registry(self.model.registry, self.model.name), self.model.alias

@@ -10,33 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import (
-    candidates,
-    contest,
-    dataset,
-    draft,
-    fit,
-    gate,
-    lock,
-    material,
-    publish,
-    recalibrate,
-    report,
-    rivals,
-    selection,
-)
-from training.candidates import Judged
-from training.dataset import Dataset
-from training.history import History
-from training.material import Material
-from training.outcome import Outcome, Promotion
+from training import lock, publish
+from training.fitting import dataset, draft, fit, recalibrate
+from training.fitting.dataset import Dataset
+from training.gates import candidates, contest, gate, rivals
+from training.gates.candidates import Judged
+from training.history import material, selection
+from training.history.history import History
+from training.history.material import Material
 from training.progress import Progress
+from training.reporting import report
+from training.reporting.outcome import Outcome, Promotion
 from training.settings import Settings
-from worker import artifact, device
-from worker.artifact import Artifact, GateResult, Manifest
-from worker.drift import Reference
+from worker import device
 from worker.errors import ModelError
-from worker.registry import Registry
+from worker.models import artifact
+from worker.models.artifact import Artifact, GateResult, Manifest
+from worker.models.drift import Reference
+from worker.models.registry import Registry
 
 
 def run(settings: Settings, sources: Sequence[Path], progress: Progress) -> Outcome:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 
 from worker.errors import RegistryError, TrainingError
-from worker.registry import Registry
+from worker.models.registry import Registry
 
 FILE = ".training.lock"
 

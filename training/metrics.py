@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
-from training.feedback import LABELS
-from training.outcome import Promotion
+from training.history.feedback import LABELS
+from training.reporting.outcome import Promotion
 from worker import log
 
 

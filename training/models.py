@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from training import publish
-from worker import artifact
-from worker.artifact import Manifest
 from worker.errors import ModelError, SettingsError
+from worker.models import artifact
+from worker.models.artifact import Manifest
+from worker.models.registry import Registry
 from worker.records import rfc3339
-from worker.registry import Registry
 
 DETAIL = re.compile(r"error\.|rival\.\w+\.detected\.")      # one for each feature or fault: the report shows them
 COLUMNS = ("version", "created", "kind", "features", "rows", "loss", "threshold", "aliases")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import secrets
 
-from worker.aliases import CHALLENGER as CHALLENGER
-from worker.aliases import PREVIOUS
-from worker.aliases import rollback as rollback
 from worker.errors import ModelError
-from worker.registry import Registry
+from worker.models.aliases import CHALLENGER as CHALLENGER
+from worker.models.aliases import PREVIOUS
+from worker.models.aliases import rollback as rollback
+from worker.models.registry import Registry
 
 
 def version_name(now: datetime.datetime) -> str:

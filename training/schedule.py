@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from training import durations
-from training.freshness import TooLittleNew
+from training.history.freshness import TooLittleNew
 from training.metrics import Metrics
-from training.outcome import Outcome
 from training.progress import Stopped
-from worker.artifact import read_manifest
+from training.reporting.outcome import Outcome
 from worker.errors import ModelError, SettingsError, UserError
-from worker.registry import Registry
+from worker.models.artifact import read_manifest
+from worker.models.registry import Registry
 
 RETRY_FIRST_SECONDS = 30.0              # after a failed run; then twice as long each time, up to the regular pause
 

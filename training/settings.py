@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from training import durations
-from training.objective import ObjectiveSettings
+from training.fitting.objective import ObjectiveSettings
 from worker.cli import Command
+from worker.detection.model import Family
 from worker.kafka_settings import Section, TopicName
-from worker.model import Family
 
 Duration = Annotated[str, AfterValidator(durations.valid)]
 Place = dict[int, int] | str

@@ -44,13 +44,13 @@ class Score(cli.Command):
 
     def run(self) -> int:
         from worker import device
-        from worker.artifact import load
-        from worker.budget import target_rate
-        from worker.detector import Detector
+        from worker.detection.budget import target_rate
+        from worker.detection.detector import Detector
         from worker.errors import UserError
-        from worker.registry import Registry
-        from worker.reload import champion_version
-        from worker.score import say_refused, score_files
+        from worker.models.artifact import load
+        from worker.models.registry import Registry
+        from worker.models.reload import champion_version
+        from worker.recordings.score import say_refused, score_files
 
         log.configure(self.log)
         registry = Registry(self.model.registry, self.model.name)
@@ -87,12 +87,12 @@ class Explain(cli.Command):
 
     def run(self) -> int:
         from worker import device, explain, explained
-        from worker.artifact import load
-        from worker.budget import target_rate
-        from worker.detector import Detector
+        from worker.detection.budget import target_rate
+        from worker.detection.detector import Detector
         from worker.errors import written
-        from worker.registry import Registry
-        from worker.reload import champion_version
+        from worker.models.artifact import load
+        from worker.models.registry import Registry
+        from worker.models.reload import champion_version
 
         log.configure(self.log)
         found = explain.wanted(self, self.reading)

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from worker import compiled, device, log
-from worker.brokers import ensure_incidents, require_topics_of
-from worker.checkpoint import Stopped
-from worker.delivery import Parts, checkpoint
+from worker.delivery.assembly import Parts, checkpoint
+from worker.delivery.checkpoint import Stopped
 from worker.errors import BrokerError, BrokerUnreachable, UserError
 from worker.heartbeat import Heartbeat
 from worker.http import HttpServer
+from worker.kafka.brokers import ensure_incidents, require_topics_of
 from worker.loop import Loop
 from worker.metrics import Metrics
-from worker.registry import Registry
-from worker.reload import Models
+from worker.models.registry import Registry
+from worker.models.reload import Models
 from worker.settings import Settings
 from worker.watchdog import Watchdog
 

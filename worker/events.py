@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from worker.artifact import Manifest
-from worker.detector import Scores
+from worker.detection.detector import Scores
 from worker.entities import Entities
-from worker.faults import Finding
+from worker.faults.faults import Finding
+from worker.models.artifact import Manifest
 from worker.records import F32, F64, Batch, Contribution, Event, ModelRef, Origin, Severity, event_id, rfc3339
 from worker.settings import OutputSettings
 

@@ -14,11 +14,11 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
-from worker import topics
 from worker.codec.readings import ReadingDecoder, ReadingSchema
-from worker.detector import Detector, Scores
+from worker.detection.detector import Detector, Scores
 from worker.entities import Entities
 from worker.errors import InputError, SettingsError
+from worker.kafka import topics
 from worker.records import Batch, Event, Origin, event_id
 from worker.settings import Settings
 

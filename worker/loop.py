@@ -8,24 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from worker.batches import newest_ms, next_offsets
-from worker.checkpoint import RETRY_SECONDS, Checkpoint, Stopped
 from worker.codec.columns import ColumnDecoder, Decoded
 from worker.codec.events import dead_letter, event_message
 from worker.codec.incidents import incident_message
 from worker.codec.readings import ReadingSchema
+from worker.delivery.checkpoint import RETRY_SECONDS, Checkpoint, Stopped
 from worker.errors import BrokerError
 from worker.events import EventBuilder
 from worker.heartbeat import Heartbeat
+from worker.kafka.batches import newest_ms, next_offsets
+from worker.kafka.sink import Message
+from worker.kafka.statestore import StateStore
 from worker.metrics import Metrics
-from worker.partitions import Partitions
+from worker.models.reload import Models
 from worker.records import Batch, Refusal
-from worker.reload import Models
 from worker.settings import Settings
-from worker.sink import Message
-from worker.snapshotter import Snapshotter
 from worker.source import Change, CommitLost, Fetched, Source
-from worker.statestore import StateStore
+from worker.state.partitions import Partitions
+from worker.state.snapshotter import Snapshotter
 from worker.watch import Seen, Watch
 
 IDLE_SECONDS = 0.5                      # how long a quiet poll lasts: the time that a signal may have to wait

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from worker.offsets import Start
+from worker.kafka.offsets import Start
+from worker.kafka.sink import Failed, Message
 from worker.records import Record
-from worker.restore import Loaded
-from worker.sink import Failed, Message
-from worker.snapshots import Row, pack
 from worker.source import Change, Fetched, Pledge
+from worker.state.restore import Loaded
+from worker.state.snapshots import Row, pack
 
 
 class MemoryRecord(NamedTuple):

@@ -24,11 +24,11 @@ from prometheus_client import (
 )
 
 from worker import build, log
-from worker.drift_series import DriftSeries
+from worker.models.drift_series import DriftSeries
+from worker.models.shadow_series import ShadowSeries
 from worker.records import F64, I64, Refusal
-from worker.restore import Restored
-from worker.shadow_series import ShadowSeries
-from worker.snapshotter import Settled
+from worker.state.restore import Restored
+from worker.state.snapshotter import Settled
 
 _STAGE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)

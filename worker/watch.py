@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker import windows
-from worker.detector import Detector, Scores
+from worker.detection import windows
+from worker.detection.detector import Detector, Scores
 from worker.entities import Entities
-from worker.faults import Finding
-from worker.incidents import Incident, Incidents
-from worker.quality import Quality, QualityMonitor
-from worker.quality import fields as quality_fields
+from worker.faults.faults import Finding
+from worker.faults.quality import Quality, QualityMonitor
+from worker.faults.quality import fields as quality_fields
+from worker.incidents.incidents import Incident, Incidents
 from worker.records import I32, Batch
-from worker.restore import Restored
 from worker.settings import Settings
-from worker.state import States
+from worker.state.restore import Restored
+from worker.state.state import States
 
 MAX_ENTITIES = 1_000_000
 CARRIED = ("quality_", "incident_")     # columns that mean the same to every version of the same features

@@ -13,8 +13,8 @@ from kafka.errors import KafkaError
 
 from deploy.demo.faults import SENSORS
 from deploy.demo.pumps import Tick
-from worker.brokers import client_options, explain, explained, require_topics
 from worker.errors import BrokerError
+from worker.kafka.brokers import client_options, explain, explained, require_topics
 from worker.settings import KafkaSettings
 
 _MOST_IN_FLIGHT = 10_000        # kafka-python's own buffer has no bound

@@ -14,7 +14,7 @@ from kafka.admin import NewTopic
 from deploy.demo.broker import EmbeddedBroker
 from deploy.demo.jars import KAFKA_VERSION
 from worker import cli
-from worker.brokers import client_options, explained
+from worker.kafka.brokers import client_options, explained
 from worker.settings import KafkaSettings
 
 PARTITIONS = 4

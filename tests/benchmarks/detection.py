@@ -28,18 +28,21 @@ import torch
 from tests.benchmarks.recipes import RECIPES, Recipe
 from tests.benchmarks.throughput import machine
 from tests.documents import ROOT
-from training import calibrate, dataset, history, job
-from training.evaluate import Evaluation, evaluate
-from training.evaluate import Recording as Judged
-from training.profiles import Profile
+from training import job
+from training.evaluation.evaluate import Evaluation, evaluate
+from training.evaluation.evaluate import Recording as Judged
+from training.fitting import calibrate, dataset
+from training.fitting.profiles import Profile
+from training.history import history
 from training.progress import Progress
 from training.settings import Settings
-from worker import artifact, tables
-from worker.artifact import Artifact
-from worker.chart import MOST
-from worker.detector import Detector
+from worker.detection.chart import MOST
+from worker.detection.detector import Detector
 from worker.errors import UserError
-from worker.registry import Registry
+from worker.models import artifact
+from worker.models.artifact import Artifact
+from worker.models.registry import Registry
+from worker.recordings import tables
 from worker.settings import InputSettings, ModelSettings
 
 PAGE = ROOT / "docs" / "detection.md"

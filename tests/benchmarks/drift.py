@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.signal
 
-from worker.drift import Drift, Reference
+from worker.models.drift import Drift, Reference
 
 READINGS, WINDOW, EVERY, LOOKS = 50_000, 20_000, 5_000, 200
 TRIGGER = 0.25

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from kafka import KafkaConsumer, KafkaProducer
 
-from worker import artifact
-from worker.registry import Registry
+from worker.models import artifact
+from worker.models.registry import Registry
 
 MAX_RECORDS = 2048
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from worker.artifact import Manifest
+from worker.models.artifact import Manifest
 
 Settings = Mapping[str, Any]
 

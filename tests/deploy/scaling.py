@@ -16,8 +16,8 @@ import torch
 from kafka import KafkaConsumer
 
 from tests import factory
-from worker import artifact
-from worker.detector import Detector
+from worker.detection.detector import Detector
+from worker.models import artifact
 from worker.records import Batch
 from worker.settings import Settings
 from worker.watch import Watch

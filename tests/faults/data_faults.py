@@ -13,8 +13,8 @@ from tests import factory
 from tests.faults.site import Site
 from tests.faults.table import Tried
 from tests.programs import until
-from worker import artifact
-from worker.registry import Registry
+from worker.models import artifact
+from worker.models.registry import Registry
 
 DAY_MS = 86_400_000
 

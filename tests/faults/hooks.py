@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.delivery import Parts, open_transactions
+from worker.delivery.assembly import Parts, open_transactions
 from worker.heartbeat import Heartbeat
-from worker.restore import Loaded
+from worker.kafka.sink import KafkaSink, Message, Receipt, Sends, Sink
+from worker.kafka.source import KafkaSource
+from worker.kafka.statestore import KafkaStateStore
+from worker.kafka.transactions import KafkaTransactions
 from worker.settings import Settings
-from worker.sink import KafkaSink, Message, Receipt, Sends, Sink
-from worker.snapshots import Row
-from worker.source import Fetched, KafkaSource, Pledge
-from worker.statestore import KafkaStateStore
-from worker.transactions import KafkaTransactions
+from worker.source import Fetched, Pledge
+from worker.state.restore import Loaded
+from worker.state.snapshots import Row
 
 AT_LEAST_ONCE_POINTS = (
     "assigned", "state loaded", "polled", "sending", "sent", "acknowledged", "committed", "rows sent",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from kafka.consumer.fetcher import ConsumerRecord
 
 from tests.worker.world import World
-from worker.sink import Message
+from worker.kafka.sink import Message
 
 Document = dict[str, object]
 

@@ -15,11 +15,11 @@ from tests import factory
 from tests.integration.conftest import Plant
 from tests.integration.test_worker import expected_ids, ids
 from tests.programs import Program, until
-from worker.offsets import GroupOffsets
+from worker.kafka.offsets import GroupOffsets
+from worker.kafka.sink import Message, Receipt
+from worker.kafka.transactions import KafkaTransactions
 from worker.settings import KafkaSettings, OutputSettings
-from worker.sink import Message, Receipt
 from worker.source import Pledge
-from worker.transactions import KafkaTransactions
 
 READINGS = factory.random_readings(4000, anomalous_every=100)
 EXACTLY_ONCE = {"ZMU_OUTPUT__DELIVERY": "exactly-once", "ZMU_BATCH__MAX_RECORDS": "50"}

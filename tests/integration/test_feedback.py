@@ -15,15 +15,16 @@ from tests.integration.test_training import fill, settings, values
 from tests.kafka import fill as say
 from tests.programs import Program
 from tests.training import machine
-from training import freshness, history, job, publish
-from training.outcome import Outcome
+from training import job, publish
+from training.history import freshness, history
 from training.progress import Progress
+from training.reporting.outcome import Outcome
 from training.settings import Settings
-from worker import artifact
-from worker.detector import Detector
+from worker.detection.detector import Detector
 from worker.errors import BrokerError
+from worker.models import artifact
+from worker.models.registry import Registry
 from worker.records import event_id
-from worker.registry import Registry
 
 
 def train(made: Settings) -> Outcome:

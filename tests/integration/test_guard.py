@@ -7,8 +7,8 @@ from pathlib import Path
 from tests import factory
 from tests.integration.conftest import Plant
 from tests.programs import Program, parsed, until
-from worker.calibration import Calibration
-from worker.registry import Registry
+from worker.detection.calibration import Calibration
+from worker.models.registry import Registry
 
 LOUD = Calibration(threshold=1e-6, target_rate=0.01, count=100, scores=(0.0, 1.0), p_values=(1.0, 0.01))
 READINGS = 3000

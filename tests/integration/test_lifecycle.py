@@ -16,12 +16,12 @@ from tests.integration.test_training import settings
 from tests.programs import Program, until, worker_environment
 from tests.training import machine
 from training import job
-from training.outcome import Outcome
 from training.progress import Progress
-from worker import artifact
-from worker.artifact import Artifact
-from worker.detector import Detector
-from worker.registry import Registry
+from training.reporting.outcome import Outcome
+from worker.detection.detector import Detector
+from worker.models import artifact
+from worker.models.artifact import Artifact
+from worker.models.registry import Registry
 
 PUMPS = 4
 PRESSURE = machine.SENSORS.index("pressure")

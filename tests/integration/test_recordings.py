@@ -16,7 +16,7 @@ import pytest
 from tests import factory
 from tests.integration.conftest import Plant
 from tests.programs import ROOT, Program, parsed
-from worker.calibration import Calibration
+from worker.detection.calibration import Calibration
 
 SHARED = ROOT.parent / "shared" / "data"
 RECORDINGS = ["generated", "other/1.csv", "asd-a/omi-1.csv.gz"]

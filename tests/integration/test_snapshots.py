@@ -18,11 +18,11 @@ from tests import kafka
 from tests.programs import until
 from worker.errors import BrokerError
 from worker.heartbeat import Heartbeat
-from worker.restore import Loaded
+from worker.kafka.sink import KafkaSink, Receipt
+from worker.kafka.statestore import KafkaStateStore
 from worker.settings import InputSettings, KafkaSettings, OutputSettings
-from worker.sink import KafkaSink, Receipt
-from worker.snapshots import Row, Stand, name_of, pack, unpack
-from worker.statestore import KafkaStateStore
+from worker.state.restore import Loaded
+from worker.state.snapshots import Row, Stand, name_of, pack, unpack
 
 LAYOUT, MODEL = "aa" * 8, "bb" * 8
 

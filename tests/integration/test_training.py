@@ -15,11 +15,12 @@ from kafka import KafkaProducer
 
 from tests.programs import Program, until
 from tests.training import machine
-from training import history, job
+from training import job
+from training.history import history
 from training.progress import Progress
 from training.settings import Settings
 from worker.errors import BrokerError, TrainingError
-from worker.registry import Registry
+from worker.models.registry import Registry
 
 NOW_MS = machine.START_MS + 3_600_000
 

@@ -15,10 +15,10 @@ from deploy.demo.pumps import FULL_SPEED_F, Pumps
 from training import job
 from training.progress import Progress
 from training.settings import Settings
-from worker import artifact
-from worker.detector import Detector
+from worker.detection.detector import Detector
+from worker.models import artifact
+from worker.models.registry import Registry
 from worker.records import Batch, Bools
-from worker.registry import Registry
 
 START_MS = 1_764_000_000_000
 TRAINED, BEFORE, DURING = 2000, 100, 100    # ticks of a second

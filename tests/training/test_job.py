@@ -12,12 +12,12 @@ import torch
 
 from tests.training import machine
 from training import job, models, publish
-from training.outcome import Outcome
 from training.progress import Progress
-from worker import artifact
-from worker.detector import Detector
+from training.reporting.outcome import Outcome
+from worker.detection.detector import Detector
 from worker.errors import InputError, ModelError, RegistryError, SettingsError, TrainingError
-from worker.registry import Registry
+from worker.models import artifact
+from worker.models.registry import Registry
 
 
 def train(folder: Path, *sources: Path, **training: object) -> Outcome:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.training import machine
 from training import __main__ as program
-from training import dataset
-from training.history import from_files
+from training.fitting import dataset
+from training.history.history import from_files
 from training.settings import TrainingSettings
 
 QUICK = ("--training.min-steps", "300", "--training.epochs", "2", "--training.latent", "4")
@@ -88,8 +88,8 @@ def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: 
     for line in (
         "training.start = {0: 5}",
         "training.end = 2026-01-01T00:00:00Z",
-        "training.objective.kl_weight = 0.5",
-        "training.objective.feature_weights = equal",
+        "training.fitting.objective.kl_weight = 0.5",
+        "training.fitting.objective.feature_weights = equal",
     ):
         assert line in out
 

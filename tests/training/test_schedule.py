@@ -12,11 +12,11 @@ import pytest
 
 from tests import factory
 from training import lock, schedule
-from training.freshness import TooLittleNew
+from training.history.freshness import TooLittleNew
 from training.metrics import Metrics
 from training.progress import Stopped
 from worker.errors import SettingsError, TrainingError
-from worker.registry import Registry
+from worker.models.registry import Registry
 
 
 class Day:

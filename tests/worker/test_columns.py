@@ -16,12 +16,12 @@ from tests.factory import FEATURES
 from tests.worker.record_batches import Content, Kind, batch_of, fetched, signed, stock
 from tests.worker.test_readings import documents
 from worker import compiled
-from worker.batches import RecordBatch
 from worker.codec.columns import ColumnDecoder, Decoded
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
 from worker.errors import StreamError
-from worker.rawfetch import WholeBatches
+from worker.kafka.batches import RecordBatch
+from worker.kafka.rawfetch import WholeBatches
 
 needs_core = pytest.mark.skipif(not compiled.built(), reason="the compiled core was not built: no Rust toolchain")
 WAYS: list[Any] = ["python", pytest.param("compiled", marks=needs_core)]

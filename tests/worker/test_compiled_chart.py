@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker import compiled
-from worker.alarm import Alarm, AlarmSettings
-from worker.chart import Chart, ChartSettings
-from worker.state import States
-from worker.visits import Visits
+from worker.detection.alarm import Alarm, AlarmSettings
+from worker.detection.chart import Chart, ChartSettings
+from worker.state.state import States
+from worker.state.visits import Visits
 
 ENTITIES, FEATURES, ROWS = 7, 3, 40
 

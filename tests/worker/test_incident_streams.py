@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.incident_plant import FEATURES, PARTITIONS, Plant, Row
-from worker.incidents import Incident
+from worker.incidents.incidents import Incident
 
 rows = st.builds(
     Row,

@@ -9,7 +9,7 @@ import pytest
 
 from tests import factory
 from tests.worker.world import World, remembered, said
-from worker.checkpoint import Stopped
+from worker.delivery.checkpoint import Stopped
 from worker.memory import MemorySink, MemorySource, MemoryStateStore
 from worker.records import event_id
 from worker.source import Change

@@ -14,10 +14,10 @@ import pytest
 
 from worker.entities import Entities
 from worker.memory import MemoryStateStore
-from worker.restore import Loaded, Restored, restore
-from worker.snapshots import Row, pack
-from worker.snapshotter import Snapshotter
-from worker.state import Column, States
+from worker.state.restore import Loaded, Restored, restore
+from worker.state.snapshots import Row, pack
+from worker.state.snapshotter import Snapshotter
+from worker.state.state import Column, States
 
 FORGET_AFTER = 60                   # readings of the partition without one of the entity
 MIX = np.uint64(6364136223846793005)

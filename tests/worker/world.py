@@ -12,15 +12,15 @@ import torch
 from prometheus_client import generate_latest
 
 from tests import factory
-from worker.checkpoint import AtLeastOnce, Checkpoint
-from worker.exactly_once import ExactlyOnce
+from worker.delivery.checkpoint import AtLeastOnce, Checkpoint
+from worker.delivery.exactly_once import ExactlyOnce
 from worker.heartbeat import Heartbeat
 from worker.loop import Loop
 from worker.memory import MemoryRecord, MemorySink, MemorySource, MemoryStateStore, MemoryTransactions
 from worker.metrics import Metrics
+from worker.models.registry import Registry
+from worker.models.reload import Models
 from worker.records import Record
-from worker.registry import Registry
-from worker.reload import Models
 from worker.settings import BatchSettings, ModelSettings, Settings, StateSettings
 
 

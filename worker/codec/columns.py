@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from worker import compiled
-from worker.batches import RawRecord, RecordBatch, walk
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
+from worker.kafka.batches import RawRecord, RecordBatch, walk
 from worker.records import Batch, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]

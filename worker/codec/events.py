@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from worker.kafka.sink import Message
 from worker.records import Event, Record, Refusal
-from worker.sink import Message
 
 CE_TYPE = "io.zmu.anomaly.v1"
 NOTE_KEY_BYTES = 256

@@ -6,8 +6,8 @@ from uuid import uuid5
 
 import msgspec
 
-from worker.incidents import Incident
-from worker.sink import Message
+from worker.incidents.incidents import Incident
+from worker.kafka.sink import Message
 
 CE_TYPE = "io.zmu.incident.v1"
 

@@ -1,4 +1,4 @@
-//! The twin of Alarm._rounds in worker/alarm.py: the same operations in the same order, so the same bits.
+//! The twin of Alarm._rounds in worker/detection/alarm.py: the same operations in the same order, so the same bits.
 //!
 //! Legend: B rows, E entities.
 

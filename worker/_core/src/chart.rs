@@ -1,4 +1,4 @@
-//! The twin of Chart._rounds in worker/chart.py: the same operations in the same order, so the same bits.
+//! The twin of Chart._rounds in worker/detection/chart.py: the same operations in the same order, so the same bits.
 //!
 //! Legend: B rows, E entities, F features.
 

@@ -1,4 +1,4 @@
-//! Rows by entity, see worker/visits.py. Legend: B rows, E entities.
+//! Rows by entity, see worker/state/visits.py. Legend: B rows, E entities.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -1,0 +1,52 @@
+"""All that a training reads: readings of a topic or of files, and what people have said of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from training.history import feedback, freshness, recordings
+from training.history.feedback import AtLabels, Feedback, Label
+from training.history.history import History, from_files, from_topic
+from training.progress import Progress
+from training.settings import Settings
+from worker.detection.detector import Detector
+from worker.models.registry import Registry
+
+
+class Material(NamedTuple):
+    """at_labels: what a version makes of the labelled readings."""
+
+    everything: History
+    labels: dict[int, Label]            # by row
+    said: Feedback
+    at_labels: Callable[[Detector], AtLabels]
+
+
+def read(settings: Settings, sources: Sequence[Path], registry: Registry, progress: Progress) -> Material:
+    """sources: recordings, in the topic's place. Raises UserError, and TooLittleNew where there is nothing to do."""
+    if sources and settings.training.label is not None:
+        everything = from_files(sources, settings)
+        marked_N = recordings.anomalous(sources, everything, settings)
+        marked: dict[int, Label] = dict.fromkeys(np.flatnonzero(marked_N).tolist(), "anomaly")
+        judged = partial(
+            recordings.scored, history=everything, marked_N=marked_N, newest_share=settings.training.holdout
+        )
+        return Material(everything, marked, Feedback(), judged)
+    if sources:
+        everything, said = from_files(sources, settings), Feedback()
+    else:
+        fresh = freshness.required(registry, settings.input.topic, settings.training.min_new or 0)
+        everything = from_topic(settings, progress, _now_ms, fresh)
+        said = feedback.read(settings, progress)
+    labels = feedback.rows(everything, said)
+    return Material(everything, labels, said, partial(feedback.scored, history=everything, labels=labels))
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)

@@ -1,0 +1,71 @@
+"""What of the worker talks to Kafka, put together for the delivery that is asked for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from worker.delivery.checkpoint import AtLeastOnce, Checkpoint
+from worker.delivery.exactly_once import ExactlyOnce
+from worker.delivery.replica import transactional_id
+from worker.heartbeat import Heartbeat
+from worker.kafka.sink import KafkaSink, Sends, Sink
+from worker.kafka.source import KafkaSource
+from worker.kafka.statestore import KafkaStateStore, StateStore
+from worker.kafka.transactions import KafkaTransactions, Transactions
+from worker.metrics import Metrics
+from worker.settings import Settings
+from worker.source import Source
+
+
+def open_source(settings: Settings) -> Source:
+    return KafkaSource(settings.kafka, settings.input)
+
+
+def open_sink(settings: Settings) -> Sink:
+    return KafkaSink(settings.kafka, settings.output, settings.input.max_record_bytes)
+
+
+def open_transactions(settings: Settings, kind: type[KafkaTransactions] = KafkaTransactions) -> Transactions:
+    name = transactional_id(
+        settings.input.group_id,
+        settings.output.transactional_id,
+        socket.gethostname(),
+        in_kubernetes="KUBERNETES_SERVICE_HOST" in os.environ,
+    )
+    return kind(settings.kafka, settings.output, settings.input.max_record_bytes, name)
+
+
+def open_store(settings: Settings, rows: Sends, heartbeat: Heartbeat) -> StateStore:
+    return KafkaStateStore(settings.kafka, settings.input, rows, heartbeat)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How each part is opened. Raise BrokerError. Fault tests put theirs around these."""
+
+    source: Callable[[Settings], Source] = open_source
+    sink: Callable[[Settings], Sink] = open_sink
+    transactions: Callable[[Settings], Transactions] = open_transactions
+    store: Callable[[Settings, Sends, Heartbeat], StateStore] = open_store
+
+    def output(self, settings: Settings) -> Sink | Transactions:
+        return (self.transactions if settings.output.delivery == "exactly-once" else self.sink)(settings)
+
+
+def checkpoint(
+    settings: Settings,
+    source: Source,
+    output: Sink | Transactions,
+    metrics: Metrics,
+    heartbeat: Heartbeat,
+    stopping: Callable[[], bool],
+) -> Checkpoint:
+    if settings.output.delivery == "at-least-once":
+        return AtLeastOnce(source, output, metrics, heartbeat, stopping)
+    interval_seconds = settings.output.commit_interval_ms / 1000
+    transactions = cast(Transactions, output)
+    return ExactlyOnce(source, transactions, interval_seconds, metrics, heartbeat, stopping)

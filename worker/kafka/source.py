@@ -1,0 +1,223 @@
+"""Where records come from: a consumer group of Kafka, behind the port of worker/source.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RetriableError,
+)
+
+from worker import log
+from worker.errors import BrokerError, StreamError
+from worker.kafka import rawfetch
+from worker.kafka.batches import size
+from worker.kafka.brokers import client_options, explain, explained
+from worker.kafka.offsets import GroupOffsets, Start
+from worker.settings import InputSettings, KafkaSettings
+from worker.source import Change, CommitLost, Fetched, Pledge
+
+RETRY_PAUSE_SECONDS = 0.1
+
+
+class KafkaSource:
+    """A member of a consumer group that commits by hand.
+
+    Raises BrokerError where the broker does not answer or the client's settings are wrong.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, settings: InputSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.topic = settings.topic
+        self._settings, self._kafka, self._clock = settings, kafka, clock
+        self._changes: list[Change] = []
+        self._listener = _Listener(self._changes)
+        self._log = log.get("source")
+        with explained(kafka):
+            self._consumer = KafkaConsumer(
+                **client_options(kafka),
+                group_id=settings.group_id,
+                enable_auto_commit=False,
+                auto_offset_reset="none",           # starts and expired offsets are decided here, and said
+                allow_auto_create_topics=False,
+                isolation_level=settings.isolation_level,
+                session_timeout_ms=kafka.session_timeout_ms,
+                heartbeat_interval_ms=max(kafka.session_timeout_ms // 3, 1),
+                max_poll_interval_ms=kafka.max_poll_interval_ms,
+                metadata_max_age_ms=kafka.metadata_max_age_ms,
+                fetch_max_wait_ms=100,
+                metrics_enabled=False,
+            )
+            whole = settings.fetch == "batches" and rawfetch.attach(self._consumer)
+            self._consumer.subscribe([self.topic], listener=self._listener)
+        self._log.info("reads", topic=self.topic, fetch="batches" if whole else "records")
+        self._offsets = GroupOffsets(self._consumer, self.topic, settings.start, kafka.request_timeout_ms)
+
+    def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
+        fetched = Fetched()
+        records: list[Any] = []
+        deadline = self._clock() + idle_seconds
+        while True:
+            wait_ms = max(int((deadline - self._clock()) * 1000), 0)
+            found = self._poll(wait_ms, max_records - size(records))
+            changed = self._take_changes(fetched.changes)
+            if changed:
+                records = [r for r in records if r.partition not in changed]
+            if found and not records:
+                deadline = self._clock() + max_wait_seconds
+            for partition, more in found.items():
+                # A partition that was just assigned starts where the caller seeks.
+                if partition not in changed:
+                    records += more
+            fetched.records = records
+            if size(records) >= max_records:
+                fetched.reason = "full"
+                return fetched
+            if fetched.changes or self._clock() >= deadline:
+                if not any(self.lag(partition) for partition in self.assignment()):
+                    fetched.reason = "drained"
+                return fetched
+
+    def _poll(self, wait_ms: int, max_records: int) -> dict[int, list[Any]]:
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining:
+            coordinator.request_rejoin()    # kafka-python forgets a join under way whose reason is gone meanwhile
+        try:
+            found = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
+        except NoOffsetForPartitionError:
+            return {}                       # just assigned and never committed: the caller of poll seeks
+        except OffsetOutOfRangeError as error:
+            self._restart_expired(error)
+            return {}
+        except RetriableError as error:
+            self._log.warning("poll failed and is tried again", error=str(error), type=type(error).__name__)
+            time.sleep(RETRY_PAUSE_SECONDS)
+            return {}
+        except KafkaError as error:
+            # kafka-python does not get past what it cannot read: its next poll would spin on it for ever.
+            raise StreamError(
+                f"topic {self.topic!r} cannot be read on: {explain(error, self._kafka)}. Where a record is damaged or "
+                "its codec not installed, move the group past it (kafka-consumer-groups.sh --reset-offsets)"
+            ) from error
+        return {tp.partition: records for tp, records in found.items()}
+
+    def _restart_expired(self, error: OffsetOutOfRangeError) -> None:
+        """Offsets that the broker has deleted (retention): go on by the set policy, and say so."""
+        for tp, offset in error.args[0].items():
+            try:
+                start = self._offsets.of_policy(tp)
+                self._consumer.seek(tp, start)
+                self.commit({tp.partition: start}, {})
+            except (KafkaError, BrokerError, CommitLost) as failed:
+                self._log.warning("offsets expired; going on failed and is tried again", error=str(failed))
+                continue
+            self._log.warning(
+                "offsets expired: readings are missing",
+                partition=tp.partition, wanted=offset, resumed=start, policy=self._settings.start,
+            )
+
+    def start(self, partition: int) -> Start:
+        with explained(self._kafka):
+            return self._offsets.start(partition, lambda offsets: self.commit(offsets, {}))
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._consumer.seek(TopicPartition(self.topic, partition), offset)
+
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        try:
+            self._consumer.commit(self._with_notes(offsets, notes), timeout_ms=self._kafka.request_timeout_ms)
+        except CommitFailedError as error:
+            raise CommitLost(str(error)) from None
+        except KafkaError as error:
+            raise BrokerError(f"offsets not committed: {error}") from error
+
+    def member(self) -> object:
+        return self._offsets.member()
+
+    def pledge(self, offsets: Mapping[int, int], notes: Mapping[int, str], member: object) -> Pledge:
+        return Pledge(self._with_notes(offsets, notes), member)
+
+    def _with_notes(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> dict[Any, Any]:
+        return {
+            TopicPartition(self.topic, partition): OffsetAndMetadata(offset, notes.get(partition, ""), -1)
+            for partition, offset in offsets.items()
+        }
+
+    def idle(self) -> list[Change]:
+        paused = self._consumer.assignment()
+        self._consumer.pause(*paused)
+        try:
+            self._poll(100, 1)
+        finally:
+            self._consumer.resume(*(self._consumer.assignment() & paused))
+        changes: list[Change] = []
+        self._take_changes(changes)
+        return changes
+
+    def assignment(self) -> Collection[int]:
+        return {tp.partition for tp in self._consumer.assignment()}
+
+    @property
+    def joined(self) -> bool:
+        # A broker that has gone leaves the state as it was; its coordinator is given up, after a session at the latest.
+        coordinator = self._consumer._coordinator
+        return self._listener.joined and coordinator.stable() and coordinator.coordinator_id is not None
+
+    def ends(self) -> Mapping[int, int]:
+        with explained(self._kafka):
+            ends = self._consumer.end_offsets(self._offsets.partitions())
+        return {tp.partition: offset for tp, offset in ends.items()}
+
+    def position(self, partition: int) -> int:
+        return int(self._consumer.position(TopicPartition(self.topic, partition)))
+
+    def lag(self, partition: int) -> int | None:
+        tp = TopicPartition(self.topic, partition)
+        end = self._consumer.highwater(tp)
+        try:
+            return None if end is None else max(int(end) - self.position(partition), 0)
+        except NoOffsetForPartitionError:
+            return None                     # it, or another, was just assigned and never committed
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+    def _take_changes(self, into: list[Change]) -> set[int]:
+        """Moves the noted changes over and returns the partitions that they touch."""
+        changes = self._changes[:]
+        del self._changes[: len(changes)]
+        into += changes
+        return {partition for change in changes for partition in change.partitions}
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes what happened; the loop, which has nothing in flight while it polls, acts on it after the poll.
+
+    Called on kafka-python's own thread: list.append is the whole of it.
+    """
+
+    def __init__(self, changes: list[Change]) -> None:
+        self._changes = changes
+        self.joined = False
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self.joined = True
+        self._note("assigned", assigned)
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self._note("revoked", revoked)
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        self._note("lost", lost)
+
+    def _note(self, kind: Literal["assigned", "revoked", "lost"], touched: Collection[TopicPartition]) -> None:
+        if touched:
+            self._changes.append(Change(kind, tuple(sorted(tp.partition for tp in touched))))
