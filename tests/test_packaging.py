@@ -35,7 +35,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def wheel(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built as pip builds it, from a copy: setuptools leaves its traces in the folder that it builds from."""
     folder = tmp_path_factory.mktemp("wheel")
-    unneeded = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "models", "target", "*.so")
+    unneeded = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "target", "*.so")
     shutil.copytree(ROOT, folder / "source", ignore=unneeded)
     environment = dict(os.environ)
     if kind == "pure":

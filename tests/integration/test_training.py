@@ -138,8 +138,9 @@ def test_the_schedule_trains_serves_metrics_and_leaves_on_sigterm(
         "ZMU_KAFKA__BOOTSTRAP_SERVERS": broker,
         "ZMU_INPUT__TOPIC": name,
         "ZMU_MODEL__REGISTRY": str(tmp_path),
-        "ZMU_TRAINING__MIN_STEPS": "1000",
+        "ZMU_TRAINING__MIN_STEPS": "300",
         "ZMU_TRAINING__EPOCHS": "1",
+        "ZMU_TRAINING__RIVALS": "false",
         "ZMU_HTTP__HOST": "127.0.0.1",
         "ZMU_HTTP__PORT": "0",
     }

@@ -88,8 +88,8 @@ def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: 
     for line in (
         "training.start = {0: 5}",
         "training.end = 2026-01-01T00:00:00Z",
-        "training.fitting.objective.kl_weight = 0.5",
-        "training.fitting.objective.feature_weights = equal",
+        "training.objective.kl_weight = 0.5",
+        "training.objective.feature_weights = equal",
     ):
         assert line in out
 
