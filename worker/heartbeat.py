@@ -43,5 +43,5 @@ class Heartbeat:
             return f"the loop has not turned for {self.age_seconds:.0f} s"
         still_seconds = self._clock() - self._progressed
         if still_seconds >= self._limit_seconds:
-            return f"readings wait, and none was done for {still_seconds:.0f} s"
+            return f"readings wait, or the group does not take us in, and none was done for {still_seconds:.0f} s"
         return ""

@@ -59,7 +59,9 @@ class Loop:
         self._partitions = Partitions(source, self._watch, snapshotter, metrics)
         self._newest_ms: dict[int, int] = {}        # timestamp of the newest record done, by partition
         self._last_read: dict[int, float] = {}      # when a partition last had a record
-        self._tended = clock()
+        self._tended = self._joined = clock()
+        # So long a group may wait for its slowest member. Later, who hears a broker and is not taken in is stuck.
+        self._patience_seconds = settings.kafka.max_poll_interval_ms / 1000
         self._take_model()
 
     def run(self) -> None:
@@ -156,6 +158,8 @@ class Loop:
 
     def _tend(self) -> None:
         """Once a second or so: what no reading tells."""
+        if self._source.joined:
+            self._joined = self._clock()
         self._report_lag()
         self._see_whether_still()
         entities, topic = self._watch.entities, self._source.topic
@@ -249,7 +253,8 @@ class Loop:
         if not self._heartbeat.doubtful:
             return
         try:
-            if not self._source.joined or self._drained(self._source.ends()):
+            drained = self._drained(self._source.ends())
+            if drained or (not self._source.joined and self._clock() - self._joined < self._patience_seconds):
                 self._heartbeat.beat()
         except BrokerError:
             self._heartbeat.beat()              # readiness tells

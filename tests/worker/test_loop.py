@@ -12,7 +12,7 @@ from tests.worker.world import World, remembered, said
 from worker.delivery.checkpoint import Stopped
 from worker.memory import MemorySink, MemorySource, MemoryStateStore
 from worker.records import event_id
-from worker.source import Change
+from worker.source import Change, Fetched
 
 
 def test_every_anomaly_becomes_one_event_and_every_record_is_committed(folder: Path) -> None:
@@ -150,3 +150,27 @@ def test_no_crash_changes_a_score(tmp_path: Path, seed: int) -> None:
         store.compact(0, chance.randint(0, 200))
     assert len(worlds) > 5
     assert said(*worlds) == expected
+
+
+class Outside(MemorySource):
+    """A broker answers, and the group takes no one in."""
+
+    def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
+        return Fetched()
+
+
+def test_a_member_that_the_group_never_takes_in_is_stuck_in_the_end(folder: Path) -> None:
+    now = 0.0
+    source = Outside("sensor-readings", factory.records(factory.random_readings(3, 10)))
+    world = World(folder, (), source=source, clock=lambda: now)
+    patience_seconds = world.settings.kafka.max_poll_interval_ms / 1000
+
+    def stopping() -> bool:
+        nonlocal now
+        now += 0.5
+        return bool(world.heartbeat.fault) or now > 2 * patience_seconds
+
+    world.stopping = stopping
+    world.loop.run()
+    assert "the group does not take us in" in world.heartbeat.fault
+    assert patience_seconds < now < patience_seconds + 15       # a slow member is waited for; the limit is 10 s here

@@ -44,7 +44,7 @@ def test_a_loop_that_turns_and_does_nothing_is_at_fault_and_alive() -> None:
     clock.now = 10
     heartbeat.turn()
     assert heartbeat.alive
-    assert heartbeat.fault == "readings wait, and none was done for 10 s"
+    assert heartbeat.fault == "readings wait, or the group does not take us in, and none was done for 10 s"
     heartbeat.beat()
     assert heartbeat.fault == ""
     assert not heartbeat.doubtful

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -36,6 +37,7 @@ class World:
         store: MemoryStateStore | None = None,
         source: MemorySource | None = None,
         interval_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """sink: MemoryTransactions for exactly-once; interval_seconds: of its commits."""
         self.made.append(self)
@@ -52,7 +54,8 @@ class World:
         self.models = Models(
             self.registry, ModelSettings(registry=str(folder)), None, torch.device("cpu"), self.metrics
         )
-        heartbeat = Heartbeat(10)
+        self.settings = settings
+        self.heartbeat = heartbeat = Heartbeat(10, clock)
         self.models.first(heartbeat)
         self.checkpoint: Checkpoint
         if isinstance(self.sink, MemoryTransactions):
@@ -65,7 +68,8 @@ class World:
                 self.source, self.sink, self.metrics, heartbeat, lambda: self.stopping(), sleep=self.slept.append
             )
         self.loop = Loop(
-            settings, self.source, self.checkpoint, self.models, store, self.metrics, heartbeat, lambda: self.stopping()
+            settings, self.source, self.checkpoint, self.models, store, self.metrics, heartbeat,
+            lambda: self.stopping(), clock=clock,
         )
 
     def events(self) -> list[dict[str, object]]:
