@@ -26,7 +26,7 @@ from worker import device
 from worker.errors import ModelError
 from worker.models import artifact
 from worker.models.artifact import Artifact, GateResult, Manifest
-from worker.models.drift import Reference
+from worker.models.reference import Reference
 from worker.models.registry import Registry
 
 

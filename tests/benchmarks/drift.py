@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.signal
 
-from worker.models.drift import Drift, Reference
+from worker.models.drift import Drift
+from worker.models.reference import Reference
 
 READINGS, WINDOW, EVERY, LOOKS = 50_000, 20_000, 5_000, 200
 TRIGGER = 0.25

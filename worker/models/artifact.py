@@ -25,7 +25,7 @@ from worker.detection.reconstructor import Reconstructor, predict_in_blocks
 from worker.detection.scaling import Scaling
 from worker.errors import ModelError
 from worker.faults.quality import Quality
-from worker.models.drift import Reference
+from worker.models.reference import Reference
 from worker.models.registry import MANIFEST, REPORT, WEIGHTS, Registry
 
 MAX_ENTITIES = 100_000

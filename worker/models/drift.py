@@ -12,57 +12,19 @@ Legend: B readings, F features, K edges, C bins between and beyond them, P panes
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from worker.detection.detector import Scores
+from worker.models.reference import DECILES, PER_DECILE, Reference, counted
 from worker.records import F32, F64, I32, Batch
 
-if TYPE_CHECKING:
-    from worker.detection.detector import Scores
-
-DECILES, PER_DECILE = 10, 4
-EDGES = DECILES * PER_DECILE + 1
-BINS = EDGES + 1
 LEAST_SHARE = 1e-3                      # of a bin, so that an empty one does not weigh without bound
 PANES = 12
 AT_MOST = 256                           # of a batch are counted: a statistic needs no more, and the loop has no time
-MAX_FEATURES = 4096
-
-
-class Reference(BaseModel):
-    """What a version has learnt from: of each feature, and last of the raw score, quantiles and shares between them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    edges: tuple[tuple[float, ...], ...] = Field(max_length=MAX_FEATURES + 1)
-    shares: tuple[tuple[float, ...], ...] = Field(max_length=MAX_FEATURES + 1)
-
-    @model_validator(mode="after")
-    def fits(self) -> Self:
-        if {len(row) for row in self.edges} != {EDGES} or {len(row) for row in self.shares} != {BINS}:
-            raise ValueError(f"each feature needs {EDGES} edges and {BINS} shares")
-        if len(self.edges) != len(self.shares):
-            raise ValueError("edges and shares differ in length")
-        if any(a > b for row in self.edges for a, b in itertools.pairwise(row)):
-            raise ValueError("edges do not ascend")
-        return self
-
-    @classmethod
-    def of(cls, x_BF: F32 | F64) -> Self:
-        """Of readings, NaN where missing; each column has at least one value."""
-        edges, shares = [], []
-        for column in x_BF.T:
-            x_B = column[~np.isnan(column)].astype(np.float64)
-            edge_K = np.quantile(x_B, np.linspace(0, 1, EDGES), method="inverted_cdf")
-            edge_K[-1] = np.nextafter(edge_K[-1], np.inf)       # the largest lies within
-            edges.append(tuple(edge_K.tolist()))
-            shares.append(tuple((_counted(x_B, edge_K) / len(x_B)).tolist()))
-        return cls(edges=tuple(edges), shares=tuple(shares))
 
 
 class Statistics(NamedTuple):
@@ -100,7 +62,7 @@ class Drift:
             self._at, self._in_pane = (self._at + 1) % PANES, 0
             self._pane_PFC[self._at] = 0
         for f, column in enumerate(some_BF.T):
-            self._pane_PFC[self._at, f] += _counted(column[~np.isnan(column)], self._edge_FK[f])
+            self._pane_PFC[self._at, f] += counted(column[~np.isnan(column)], self._edge_FK[f])
         self._in_pane += len(some_BF)
         self._taken += len(some_BF)
 
@@ -120,10 +82,6 @@ class Drift:
         p_FC, q_FC = (np.maximum(_by_decile(share_FC), LEAST_SHARE) for share_FC in (live_FC, self._share_FC))
         psi_F = ((p_FC - q_FC) * np.log(p_FC / q_FC)).sum(1)
         return Statistics(np.where(few_F, np.nan, psi_F), np.where(few_F, np.nan, ks_F))
-
-
-def _counted(x_B: F64, edge_K: F64) -> NDArray[np.int64]:
-    return np.bincount(np.searchsorted(edge_K, x_B, side="right"), minlength=BINS)
 
 
 def _by_decile(share_FC: F64) -> F64:

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from tests.training import machine
 from worker.metrics import Metrics
-from worker.models.drift import AT_MOST, BINS, EDGES, PANES, Drift, Reference, Statistics
+from worker.models.drift import AT_MOST, PANES, Drift, Statistics
 from worker.models.drift_series import DriftSeries
+from worker.models.reference import BINS, EDGES, Reference
 
 WINDOW = 6000
 SETPOINT = machine.SENSORS.index("setpoint")
