@@ -1,4 +1,4 @@
-# Two commands need nothing but Python 3.11+ and a package index:  make demo   make test
+# Two commands need nothing but Python 3.11+, PyPI and Maven Central:  make demo   make test
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

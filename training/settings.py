@@ -63,7 +63,7 @@ class GateSettings(Section):
     agreement: Annotated[float, Field(ge=-1, le=1)] | None = Field(
         0.0,
         description="Least rank correlation of a new version's scores with the champion's. Asked for where the "
-        "champion keeps within its own budget of alarms. null: only told.",
+        "champion keeps within its own budget of alarms. -1: only told.",
     )
 
 

@@ -56,7 +56,9 @@ class KafkaSettings(Section):
         description="Milliseconds without a heartbeat after which the group gives a worker's partitions to others.",
     )
     max_poll_interval_ms: PositiveInt = Field(
-        300_000, description="Milliseconds between polls after which a stuck worker loses its partitions."
+        300_000,
+        description="Milliseconds between polls after which a stuck worker loses its partitions; and for which a worker "
+        "waits to be taken into its group before the watchdog counts.",
     )
     metadata_max_age_ms: PositiveInt = Field(
         60_000, description="Milliseconds after which partitions that were added to the input are seen."

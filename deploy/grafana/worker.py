@@ -25,7 +25,7 @@ def _now() -> list[Any]:
         row("Now"),
         stat("Ready", "Share of the chosen workers.", "avg(zmu_ready{$W})", "percentunit",
              ((None, "red"), (0.999, "green"))),
-        stat("Since the last poll", "Of the worker whose loop turned longest ago. 120 s: its liveness probe fails.",
+        stat("Since the last poll", "Of the worker whose loop turned longest ago. 120 s: the watchdog ends it.",
              "time() - min(zmu_last_poll_timestamp_seconds{$W} > 0)", "s",
              ((None, "green"), (30, "orange"), (120, "red"))),
         stat("Since the last commit",
