@@ -45,7 +45,6 @@ class Daemon:
             server = HttpServer(settings.http, metrics.registry, self._alive, self._readiness)
             leaving.callback(server.close)
             logger = log.get("worker")
-            leaving.callback(Watchdog(self._heartbeat).close)
             logger.info("listening", host=settings.http.host, port=server.port, paths="/metrics /healthz /readyz")
             models = Models(
                 Registry(settings.model.registry, settings.model.name),
@@ -56,6 +55,8 @@ class Daemon:
             )
             if not models.first(self._heartbeat, self._stop.is_set, self._stop.wait):
                 return 0                    # told to stop while there was no model
+            self._heartbeat.beat()              # a first load of any length is no stuck loop: it counts from here
+            leaving.callback(Watchdog(self._heartbeat).close)
             leaving.callback(models.close)
             if not self._answered(lambda: require_topics_of(settings) and ensure_incidents(settings)):
                 return 0                    # … or no broker

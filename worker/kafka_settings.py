@@ -57,7 +57,7 @@ class KafkaSettings(Section):
     )
     max_poll_interval_ms: PositiveInt = Field(
         300_000,
-        description="Milliseconds between polls after which a stuck worker loses its partitions; and for which a worker "
+        description="Milliseconds between polls after which a stuck worker loses its partitions; and for which one "
         "waits to be taken into its group before the watchdog counts.",
     )
     metadata_max_age_ms: PositiveInt = Field(

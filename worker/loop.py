@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from worker.kafka.sink import Message
 from worker.kafka.statestore import StateStore
 from worker.metrics import Metrics
 from worker.models.reload import Models
-from worker.records import Batch, Refusal
+from worker.records import Batch
 from worker.settings import Settings
 from worker.source import Change, CommitLost, Fetched, Source
 from worker.state.partitions import Partitions
@@ -112,8 +113,10 @@ class Loop:
         self._metrics.polled()
         changes = self._checkpoint.rebalanced(fetched.changes)
         self._rebalance(changes)
-        if any(change.kind == "rewound" for change in changes):
-            return Fetched()                    # what came with the changes comes again
+        if changes:                             # what came of their partitions comes again, here or elsewhere
+            touched = {partition for change in changes for partition in change.partitions}
+            left: list[Any] = [records for records in fetched.records if records.partition not in touched]
+            fetched.records = left
         return fetched
 
     def _process(self, fetched: Fetched) -> None:
@@ -123,18 +126,23 @@ class Loop:
         self._count(fetched, decoded)
         self._partitions.touched(batch.entity_B)
         known, batch = self._partitions.split(batch)
-        if len(known):
-            self._watch.process(known)              # read again: remembered, and not said again
-        with self._metrics.stage("score"):
-            seen = self._watch.process(batch)
+        at_once = self._settings.batch.max_records      # a batch of the producer's may hold many times that
+        for part in known.slices(at_once):
+            self._watch.process(part)               # read again: remembered, and not said again
+        messages: list[Message] = []
+        for part in batch.slices(at_once):
+            with self._metrics.stage("score"):
+                seen = self._watch.process(part)
+            messages += self._decide(part, seen)
         refused = [r for r in refused if not self._partitions.silent(r.record.partition, r.record.offset)]
-        messages = self._decide(batch, seen, refused)
+        self._metrics.records_refused(refused)
+        messages += [dead_letter(self._settings.dead_letters.topic, refusal) for refusal in refused]
         read = next_offsets(fetched.records)
         self._complete(messages, self._partitions.due(read), lambda: self._metrics.batch_done(batch.timestamp_ms_B))
         self._heartbeat.beat()
 
-    def _decide(self, batch: Batch, seen: Seen, refused: Sequence[Refusal]) -> list[Message]:
-        """What the batch has to say: events, incidents, and a dead letter for each refused record."""
+    def _decide(self, batch: Batch, seen: Seen) -> list[Message]:
+        """What a batch has to say: events and incidents."""
         topic, entities = self._source.topic, self._watch.entities
         events = list(self._events.events(topic, batch, seen.scores, entities))
         faults = list(self._events.faults(topic, seen.findings, batch, seen.scores, entities))
@@ -142,11 +150,9 @@ class Loop:
         self._metrics.batch_scored(version, seen.scores.anomaly_score_B, int(seen.scores.warming_B.sum()))
         self._metrics.anomalies_found(Counter(event.severity for event in events))
         self._metrics.faults_found(Counter(event.kind for event in faults))
-        self._metrics.records_refused(refused)
         return [
             *(event_message(self._settings.output.topic, event) for event in (*events, *faults)),
             *(incident_message(self._settings.incidents.topic, incident) for incident in seen.incidents),
-            *(dead_letter(self._settings.dead_letters.topic, refusal) for refusal in refused),
         ]
 
     def _complete(

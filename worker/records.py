@@ -6,7 +6,7 @@ Legend of shapes: B readings of a batch, F features.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -55,6 +55,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.offset_B)
+
+    def slices(self, rows: int) -> Iterator[Batch]:
+        """In order, of so many readings at most."""
+        for start in range(0, len(self), rows):
+            yield self.take(slice(start, start + rows))
 
     def take(self, which: Any) -> Batch:
         """The readings that a slice, an index or a mask picks."""

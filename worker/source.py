@@ -13,7 +13,8 @@ from worker.records import Record
 
 class Change(NamedTuple):
     """Partitions that came, or went: `revoked` on request, `lost` to another worker already. Those `rewound` are still
-    ours, and begin again at their committed offsets: a transaction that held what came after was given up.
+    ours, and begin again at their committed offsets: a transaction that held what came after was given up, or the
+    offsets that were to be read next have expired.
     """
 
     kind: Literal["assigned", "revoked", "lost", "rewound"]

@@ -14,10 +14,10 @@ from worker.heartbeat import Heartbeat
 
 FRAMES = 8
 EXIT_CODE = 1
+SAYING_SECONDS = 2.0
 
 
 def _end() -> None:
-    sys.stderr.flush()
     os._exit(EXIT_CODE)                 # no atexit, no destructor: they would wait for what is stuck
 
 
@@ -41,9 +41,14 @@ class Watchdog:
         while not self._closing.wait(self._look_seconds):
             fault = self._heartbeat.fault
             if fault:
-                log.get("watchdog").error("stuck: the worker ends, to be started again", why=fault, at=self._place())
+                said = threading.Thread(target=self._say, args=(fault,), daemon=True)
+                said.start()
+                said.join(SAYING_SECONDS)   # whoever reads the log may be what is stuck
                 self._end()
                 return
+
+    def _say(self, fault: str) -> None:
+        log.get("watchdog").error("stuck: the worker ends, to be started again", why=fault, at=self._place())
 
     def _place(self) -> str:
         """Innermost calls of the loop's thread, the innermost first."""

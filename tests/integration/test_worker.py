@@ -8,13 +8,19 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from tests import factory
 from tests.integration.conftest import Plant
 from tests.programs import Program, parsed, until
+from worker.kafka.offsets import Start
+from worker.kafka.source import KafkaSource
 from worker.records import event_id
+from worker.settings import InputSettings, KafkaSettings
+from worker.source import Change
 
 READINGS = factory.random_readings(4000, anomalous_every=100)
 
@@ -176,3 +182,34 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(plant: Pla
     headers = dict(next(r for r in dead if not r.value).headers)
     assert headers["value.omitted_bytes"] == b"100000"
     assert headers["source.topic"].decode() == plant.topics["input"]
+
+
+def test_where_offsets_expire_it_goes_on_where_the_group_stands_if_that_is_there(
+    broker: str, topic: Callable[..., str], admin: KafkaAdminClient
+) -> None:
+    name = topic(1, name="readings")
+    tp = TopicPartition(name, 0)
+    with closing(KafkaProducer(bootstrap_servers=broker, acks="all")) as producer:
+        for _ in range(200):
+            producer.send(name, value=b"{}", partition=0)
+        producer.flush(timeout=30)
+    settings = InputSettings(topic=name, group_id=f"g-{name}", start="latest", fetch="records")
+    with closing(KafkaSource(KafkaSettings(bootstrap_servers=broker), settings)) as source:
+
+        def changed() -> Change:
+            found: list[Change] = []
+            until(lambda: bool(found.extend(source.poll(500, 0.1, 0.5).changes) or found), 30)
+            return found[0]
+
+        assert changed() == Change("assigned", (0,))
+        source.commit({0: 100}, {0: "note"})
+        source.seek(0, 20)                      # to read again, in silence
+        admin.delete_records({tp: 50})
+        assert changed() == Change("rewound", (0,))
+        assert source.start(0) == Start(100, False, "note", 50)
+        source.seek(0, 100)
+        assert [record.offset for record in source.poll(500, 0.1, 10).records][:1] == [100]
+        source.seek(0, 110)                     # the group is as far behind
+        admin.delete_records({tp: 150})
+        assert changed() == Change("rewound", (0,))
+        assert source.start(0) == Start(200, False, "", 150)

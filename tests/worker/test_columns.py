@@ -181,6 +181,16 @@ def test_plain_readings_of_several_partitions_and_entities() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_the_name_of_a_header_need_not_be_utf_8(way: str) -> None:
+    headers: list[tuple[str, bytes | None]] = [("hQ", b"v")]
+    raw, _ = batch_of([Content(1_000, b"a", b'{"flow":1}', headers), Content(1_001, b"a", b"{", headers)], 0)
+    raw = signed(raw.replace(b"hQ", b"h\xff"))
+    decoded = decoder_of(way, ReadingSchema(FEATURES), Entities()).decode(opened(raw))
+    assert decoded.batch.x_BF[:, 2].tolist() == [1]
+    assert [refusal.record.headers for refusal in decoded.refused] == [[("h\ufffd", b"v")]]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_what_is_left_to_python_keeps_its_place(way: str) -> None:
     entities = Entities()
     odd = b'{"flow":2,"unit":"\\ud83d\\ude00"}'          # half a pair: read by Python only

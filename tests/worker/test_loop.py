@@ -10,9 +10,10 @@ import pytest
 from tests import factory
 from tests.worker.world import World, remembered, said
 from worker.delivery.checkpoint import Stopped
-from worker.memory import MemorySink, MemorySource, MemoryStateStore
-from worker.records import event_id
+from worker.memory import MemorySink, MemorySource, MemoryStateStore, MemoryTransactions
+from worker.records import Batch, event_id
 from worker.source import Change, Fetched
+from worker.watch import Seen, Watch
 
 
 def test_every_anomaly_becomes_one_event_and_every_record_is_committed(folder: Path) -> None:
@@ -126,6 +127,45 @@ def test_partitions_that_came_and_went_meanwhile_are_left_alone(folder: Path) ->
     assert 'partition="5"' not in world.exposition()
 
 
+class Expiring(MemorySource):
+    """Its partition 0 loses what lies before 150, and the same poll gives readings of the other."""
+
+    expired = False
+
+    def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
+        fetched = super().poll(max_records, max_wait_seconds, idle_seconds)
+        if not self.expired and self._positions.get(1, 0) > 100:
+            self.expired = True
+            self.seek(0, 150)
+            self.commit({0: 150}, {0: ""})
+            fetched.changes.append(Change("rewound", (0,)))
+        return fetched
+
+
+@pytest.mark.parametrize("sink", [MemorySink, MemoryTransactions])
+def test_where_offsets_expire_a_partition_begins_anew_and_its_old_offset_is_not_committed_again(
+    tmp_path: Path, sink: type[MemorySink]
+) -> None:
+    factory.publish(tmp_path, **factory.remembering())  # type: ignore[arg-type]
+    records = remembered(600)
+    zero, one = ([r for r in records if r.partition == p] for p in (0, 1))
+    source = Expiring("sensor-readings", [*zero[:100], *one])
+    world = World(tmp_path, [], sink(), batch=200, store=MemoryStateStore(), source=source)
+    while not source.expired:
+        world.loop._turn()
+    world.loop._tend()
+    assert world.loop._partitions.held()[0] == 150
+    world.loop.run_until_drained()
+    assert source.committed == {0: 150, 1: len(one)}
+    assert 'zmu_rebalances_total{kind="rewound"}' in world.exposition()
+    # The partition that lost nothing says what it would have said alone; but for group_id, which others may give.
+    alone = World(tmp_path, one, batch=200)
+    alone.loop.run_until_drained()
+    here, there = ({name: d | {"group_id": None} for name, d in said(w).items()} for w in (alone, world))
+    assert here
+    assert {name: there.get(name) for name in here} == here
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_no_crash_changes_a_score(tmp_path: Path, seed: int) -> None:
     factory.publish(tmp_path, **factory.remembering())  # type: ignore[arg-type]
@@ -174,3 +214,29 @@ def test_a_member_that_the_group_never_takes_in_is_stuck_in_the_end(folder: Path
     world.loop.run()
     assert "the group does not take us in" in world.heartbeat.fault
     assert patience_seconds < now < patience_seconds + 15       # a slow member is waited for; the limit is 10 s here
+
+
+class Whole(MemorySource):
+    """A producer's batch is taken whole, however many readings it holds."""
+
+    def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
+        return super().poll(1_000_000, max_wait_seconds, idle_seconds)
+
+
+def test_a_batch_larger_than_asked_for_is_scored_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = factory.records(factory.random_readings(300, anomalous_every=10))
+    plain = World(folder, records)
+    plain.loop.run_until_drained()
+    world = World(folder, (), batch=64, source=Whole("sensor-readings", records))
+    sizes: list[int] = []
+    process = Watch.process
+
+    def noted(watch: Watch, batch: Batch) -> Seen:
+        sizes.append(len(batch))
+        return process(watch, batch)
+
+    monkeypatch.setattr(Watch, "process", noted)
+    world.loop.run_until_drained()
+    assert sizes == [64, 64, 64, 64, 44]
+    assert said(world) == said(plain)
+    assert world.source.committed == {0: 300}

@@ -117,7 +117,7 @@ def _headers(data: bytes, at: int, count: int) -> tuple[list[tuple[str, bytes | 
         n, at = _varint(data, at)
         if n < 0:
             raise ValueError("a header without a name")
-        name = data[at : at + n].decode()
+        name = data[at : at + n].decode(errors="replace")       # no one checks that it is UTF-8
         at += n
         n, at = _varint(data, at)
         value = None if n < 0 else data[at : at + n]

@@ -40,15 +40,41 @@ class GroupOffsets:
         tp = TopicPartition(self._topic, partition)
         found = self._committed(tp)
         earliest = int(self._consumer.beginning_offsets([tp])[tp])
+        if found is None and any(self._committed(other) is not None for other in self.partitions()):
+            # It was added to the topic, and is read from its beginning, whoever sees it when; unless another member
+            # has begun the group since we asked, all partitions at once.
+            found = self._committed(tp)
+            if found is None:
+                return Start(earliest, True, "", earliest)
+        if found is None:
+            begin, begun = self._begin(commit)
+            found = begun.get(partition)
+            if found is None:
+                return Start(begin[partition], True, "", earliest)
+        return Start(int(found.offset), False, found.metadata or "", earliest)
+
+    def _begin(
+        self, commit: Callable[[Mapping[int, int]], None]
+    ) -> tuple[dict[int, int], dict[int, OffsetAndMetadata]]:
+        """A fresh group begins everywhere at once: the rest would look as if it had been added. Returns where it would,
+        and what another member has committed meanwhile: that stays, for it may be further on already.
+        """
+        begin = {tp.partition: self.of_policy(tp) for tp in self.partitions()}
+        asked = {tp.partition: self._committed(tp) for tp in self.partitions()}
+        begun = {partition: found for partition, found in asked.items() if found is not None}
+        commit({partition: offset for partition, offset in begin.items() if partition not in begun})
+        return begin, begun
+
+    def restart(self, tp: TopicPartition) -> tuple[int, bool]:
+        """Where to go on after offsets that cannot be read, and whether the group stands there: it had only been
+        reading further back, or ahead. Where its own offset cannot be read either, the settings say.
+        """
+        found = self._committed(tp)
         if found is not None:
-            return Start(int(found.offset), False, found.metadata or "", earliest)
-        if any(self._committed(other) is not None for other in self.partitions()):
-            # It was added to the topic, and is read from its beginning, whoever sees it when.
-            return Start(earliest, True, "", earliest)
-        # A fresh group begins everywhere at once: the rest would look as if it had been added.
-        begin = {other.partition: self.of_policy(other) for other in self.partitions()}
-        commit(begin)
-        return Start(begin[partition], True, "", earliest)
+            earliest, end = self._consumer.beginning_offsets([tp])[tp], self._consumer.end_offsets([tp])[tp]
+            if earliest <= found.offset <= end:
+                return int(found.offset), True
+        return self.of_policy(tp), False
 
     def of_policy(self, tp: TopicPartition) -> int:
         """Where the settings say that a fresh group begins."""

@@ -89,6 +89,7 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
                     break
         except Exception as error:
             if not len(taken):
+                self.drain()            # to be fetched again, and to say so again: an iterator that threw is over
                 raise
             self._next_inline_exception = error         # the batches before it come first
         return taken

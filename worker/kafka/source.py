@@ -110,17 +110,22 @@ class KafkaSource:
         return {tp.partition: records for tp, records in found.items()}
 
     def _restart_expired(self, error: OffsetOutOfRangeError) -> None:
-        """Offsets that the broker has deleted (retention): go on by the set policy, and say so."""
+        """Offsets that the broker has deleted (retention): go on where the group stands if that is still there, else
+        by the set policy, and say so. The loop begins the partition anew: it holds rows and offsets of before.
+        """
         for tp, offset in error.args[0].items():
             try:
-                start = self._offsets.of_policy(tp)
+                start, kept = self._offsets.restart(tp)
+                if not kept:
+                    self.commit({tp.partition: start}, {})
                 self._consumer.seek(tp, start)
-                self.commit({tp.partition: start}, {})
             except (KafkaError, BrokerError, CommitLost) as failed:
                 self._log.warning("offsets expired; going on failed and is tried again", error=str(failed))
                 continue
+            self._changes.append(Change("rewound", (tp.partition,)))
+            missing = "what was to be read again is missing" if kept else "readings are missing"
             self._log.warning(
-                "offsets expired: readings are missing",
+                f"offsets expired: {missing}",
                 partition=tp.partition, wanted=offset, resumed=start, policy=self._settings.start,
             )
 

@@ -18,7 +18,7 @@ from worker.metrics import Metrics
 from worker.models import aliases, artifact
 from worker.models.artifact import Artifact
 from worker.models.drift import Drift
-from worker.models.guard import Guard, Rate
+from worker.models.guard import Before, Guard, Rate
 from worker.models.registry import Registry
 from worker.models.shadow import Shadow
 from worker.settings import ModelSettings
@@ -48,6 +48,7 @@ class Models:
     ) -> None:
         self._registry, self._settings, self._features = registry, settings, features
         self._device, self._metrics = device, metrics
+        self._lock = threading.Lock()           # of what serves and who looks on: the loop and the thread change it
         self._current: Champion | None = None
         self._next: Champion | None = None
         self._refusals: dict[str, str] = {}     # by alias, the one that was said
@@ -92,12 +93,15 @@ class Models:
 
     def take(self) -> bool:
         """Between two batches: makes a newer champion current. Returns whether there was one."""
-        taken, self._next = self._next, None
-        if taken is None:
+        if self._next is None:                  # the loop asks at every turn
             return False
-        before, self._current = self._current, taken
-        if before is not None and self._barred.keys().isdisjoint({taken.version, before.version}):
-            self._watch_over(taken, before)
+        with self._lock:
+            taken, before = self._next, self.current
+            kept = tuple(o for o in before.detector.observers if not isinstance(o, Shadow | Guard))
+            before.detector.observers = kept    # a guard holds the version before, and that one's must not hold another
+            if self._barred.keys().isdisjoint({taken.version, before.version}):
+                self._watch_over(taken, before)
+            self._current, self._next = taken, None     # in this order: whoever looks finds it in one of both
         self._announce(taken)
         return True
 
@@ -113,6 +117,8 @@ class Models:
         self._look_at(self._settings.alias, self._look_at_champion)
         if self._settings.shadow is not None:
             self._look_at(self._settings.shadow, self._look_at_shadow)
+        else:
+            self._attach()
 
     def _look_at(self, alias: str, looked: Callable[[], None]) -> None:
         try:
@@ -127,11 +133,14 @@ class Models:
 
     def _look_at_champion(self) -> None:
         version = champion_version(self._registry, self._settings.alias)
-        if version in self._barred:
+        with self._lock:
+            barred = version in self._barred
+            if not barred:
+                self._barred.clear()            # somebody has moved the alias: what he promotes is tried again
+            newer = version != (self._next or self.current).version
+        if barred:
             self._move_alias_back(version)
-            return
-        self._barred.clear()                    # somebody has moved the alias: what he promotes is tried again
-        if version != (self._next or self.current).version:
+        elif newer:
             self._next = self._load(version)
 
     def _look_at_shadow(self) -> None:
@@ -141,11 +150,17 @@ class Models:
             self._shadow = None
         elif self._shadow is None or self._shadow.version != version:
             self._shadow = Shadow(version or "", self._load(version or "").detector, self._metrics)
-        self._attach(self.current)
+        self._attach()
 
-    def _attach(self, champion: Champion) -> None:
-        others = tuple(o for o in champion.detector.observers if not isinstance(o, Shadow))
-        champion.detector.observers = (*others, self._shadow) if self._shadow is not None else others
+    def _attach(self) -> None:
+        """The shadow looks on with what serves, and a guard that has finished no longer does."""
+        with self._lock:
+            detector = self.current.detector
+            kept = tuple(
+                o for o in detector.observers
+                if not isinstance(o, Shadow) and not (isinstance(o, Guard) and o.finished)
+            )
+            detector.observers = (*kept, self._shadow) if self._shadow is not None else kept
 
     def _watch_over(self, new: Champion, before: Champion) -> None:
         factor = self._settings.guard_factor
@@ -154,12 +169,14 @@ class Models:
         most = min(factor * new.detector.target_rate, 1.0)
 
         def trip(share: float) -> None:
-            self._barred[new.version] = before.version
-            self._next = before
+            with self._lock:
+                self._barred[new.version] = before.version
+                self._next = before
             self._metrics.rolled_back(new.version, before.version, share, most)
 
         rate = next((o for o in before.detector.observers if isinstance(o, Rate)), Rate())
-        new.detector.observers += (Guard(most, rate, self._settings.guard_readings, trip),)
+        unheard = Before(before.detector, rate.value, self._metrics)
+        new.detector.observers += (Guard(most, unheard, self._settings.guard_readings, trip),)
 
     def _move_alias_back(self, version: str) -> None:
         """So that other workers and a restart serve the one before as well."""
@@ -217,7 +234,7 @@ class Models:
         )
         drift = next((o for o in champion.detector.observers if isinstance(o, Drift)), None)
         self._metrics.drifts(manifest.features, drift)
-        self._attach(champion)
+        self._attach()
         self._metrics.device_memory(device.memory_bytes(self._device, champion.detector.weights_bytes))
 
 

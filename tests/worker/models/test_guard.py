@@ -10,35 +10,25 @@ import pytest
 import torch
 
 from tests import factory
+from tests.worker.models.service import Service, batch
 from worker.detection.calibration import Calibration
 from worker.detection.detector import Detector, Scores
-from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
 from worker.models import artifact
-from worker.models.guard import BLOCK, Guard, Rate
-from worker.models.registry import Registry
-from worker.models.reload import Models
+from worker.models.guard import BLOCK, Before, Guard, Rate
 from worker.models.shadow import Shadow
-from worker.records import Batch
-from worker.settings import ModelSettings, Settings
-from worker.watch import Watch
 
 LOUD = Calibration(threshold=1e-6, target_rate=0.01, count=100, scores=(0.0, 1.0), p_values=(1.0, 0.01))
 
 
-def batch(n: int, seed: int = 0, entities: int = 5) -> Batch:
-    rng = np.random.default_rng(seed)
-    x_BF = np.array(list(factory.NORMAL.values())) + rng.normal(0, 0.1, (n, 3))
-    return Batch(
-        x_BF.astype(np.float32), (np.arange(n) % entities).astype(np.int32), 1000 * np.arange(n), np.zeros(n, np.int32),
-        np.arange(n),
-    )
+@pytest.fixture
+def before(tmp_path: Path) -> Detector:
+    return Detector(artifact.load(factory.publish(tmp_path), "v1", torch.device("cpu")))
 
 
 @pytest.fixture
-def scores(tmp_path: Path) -> Scores:
-    registry = factory.publish(tmp_path)
-    return Detector(artifact.load(registry, "v1", torch.device("cpu"))).score_history(batch(BLOCK))
+def scores(before: Detector) -> Scores:
+    return before.score_history(batch(BLOCK))
 
 
 def in_alarm(scores: Scores, share: float) -> Scores:
@@ -53,25 +43,55 @@ def rate_of(scores: Scores, share: float) -> Rate:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "trips"),
-    [(0.01, 0.5, True), (0.01, 0.05, False), (0.4, 0.9, False), (0.0, 0.2, True)],
-    ids=["loud", "within bounds", "the plant is at fault", "where nothing was known"],
+    ("faulty", "now", "trips"),
+    [(0.0, 0.5, True), (0.0, 0.05, False), (0.4, 0.9, False), (0.1, 0.9, True)],
+    ids=["loud", "within bounds", "the plant is at fault", "far louder than the fault"],
 )
-def test_a_version_that_is_loud_by_itself(scores: Scores, before: float, now: float, trips: bool) -> None:
+@pytest.mark.parametrize("share_before", [0.0, 0.4])
+def test_a_version_that_is_loud_by_itself(
+    scores: Scores, before: Detector, share_before: float, faulty: float, now: float, trips: bool
+) -> None:
+    """Whatever the share was while the one before served: both are judged by the same readings."""
     told: list[float] = []
-    guard = Guard(0.1, rate_of(scores, before), 5 * BLOCK, told.append)
-    guard.take(batch(BLOCK), in_alarm(scores, now))
+    guard = Guard(0.1, Before(before, share_before, Metrics()), 5 * BLOCK, told.append)
+    guard.take(batch(BLOCK), in_alarm(scores, 0.0))
+    guard.take(batch(BLOCK, faulty=faulty), in_alarm(scores, now))
     assert told == ([pytest.approx(now)] if trips else [])
+    assert guard.finished == trips
     guard.take(batch(BLOCK), in_alarm(scores, 1.0))
-    assert len(told) == 1 or (before == 0.4 and not told)
+    assert len(told) == 1
 
 
-def test_it_trusts_what_it_has_seen_enough_of(scores: Scores) -> None:
+def test_it_trusts_what_it_has_seen_enough_of(scores: Scores, before: Detector) -> None:
     told: list[float] = []
-    guard = Guard(0.1, rate_of(scores, 0.0), 2 * BLOCK, told.append)
+    guard = Guard(0.1, Before(before, 0.0, Metrics()), 2 * BLOCK, told.append)
     for share in (0.0, 0.0, 1.0):
         guard.take(batch(BLOCK), in_alarm(scores, share))
+    assert guard.finished
     assert told == []
+
+
+def test_until_its_windows_are_full_the_share_of_the_one_before_stands_in(tmp_path: Path) -> None:
+    registry = factory.publish(tmp_path, window=4)
+    before = Before(Detector(artifact.load(registry, "v1", torch.device("cpu"))), 0.4, Metrics())
+    assert before.alarms(batch(100, entities=100, faulty=1.0)) == pytest.approx(40)
+    before.alarms(batch(300, entities=100, faulty=1.0))
+    assert before.alarms(batch(100, entities=100, faulty=1.0)) == 100
+    before.reset([0, 1])                        # others' now, who begin anew
+    assert before.alarms(batch(100, entities=100, faulty=1.0)) == pytest.approx(98.8)
+
+
+def test_what_fails_in_the_one_before_harms_nothing(scores: Scores, tmp_path: Path) -> None:
+    registry = factory.publish(tmp_path, "v0", features=("temperature", "pressure"))
+    metrics, told = Metrics(), list[float]()
+    fewer = Detector(artifact.load(registry, "v0", torch.device("cpu")))        # three features where it knows two
+    guard = Guard(0.1, Before(fewer, 0.1, metrics), 5 * BLOCK, told.append)
+    guard.take(batch(BLOCK), in_alarm(scores, 0.2))
+    assert told == []                           # the share that it had stands in
+    guard.take(batch(BLOCK), in_alarm(scores, 0.5))
+    assert told == [pytest.approx(0.5)]
+    errors = [s for metric in metrics.registry.collect() for s in metric.samples if s.name == "zmu_errors_total"]
+    assert [(s.labels["stage"], s.value) for s in errors] == [("guard", 1)]
 
 
 def test_the_rate_follows_the_newest(scores: Scores) -> None:
@@ -79,28 +99,6 @@ def test_the_rate_follows_the_newest(scores: Scores) -> None:
     for _ in range(200):
         rate.take(batch(BLOCK), in_alarm(scores, 0.0))
     assert rate.value < 0.01
-
-
-class Service:
-    """Models and a Watch, as the loop joins them."""
-
-    def __init__(self, registry: Registry, **settings: object) -> None:
-        self.metrics, self.registry = Metrics(), registry
-        made = ModelSettings(reload_seconds=3600, **settings)  # type: ignore[arg-type]
-        self.models = Models(registry, made, None, torch.device("cpu"), self.metrics)
-        self.models.first(Heartbeat(120.0))
-        self.watch = Watch(Settings(), "readings")
-        for name in range(5):
-            self.watch.entities.code(0, f"pump-{name}")
-        self.watch.serve(self.models.current.detector)
-
-    def turn(self, seed: int) -> Scores:
-        if self.models.take():
-            self.watch.serve(self.models.current.detector)
-        return self.watch.process(batch(BLOCK, seed)).scores
-
-    def sample(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"zmu_{name}", labels) or 0.0
 
 
 def test_a_loud_version_goes_and_the_alias_with_it(tmp_path: Path) -> None:
@@ -118,6 +116,23 @@ def test_a_loud_version_goes_and_the_alias_with_it(tmp_path: Path) -> None:
     assert service.turn(3).anomalous_B.mean() < 0.01
     assert service.sample("rollbacks_total", result="served") == 1
     assert service.sample("rollbacks_total", result="alias") == 1
+
+
+@pytest.mark.parametrize("served", [0, 3], ids=["nothing", "well"])
+def test_a_fault_that_begins_after_a_promotion_is_the_plants(tmp_path: Path, served: int) -> None:
+    """served: batches that the one before has scored."""
+    service = Service(factory.publish(tmp_path))
+    for seed in range(served):
+        service.turn(seed)
+    factory.publish(tmp_path, "v2")
+    service.models.look()
+    service.turn(10)
+    for seed in (11, 12):
+        assert service.turn(seed, faulty=0.5).anomalous_B.mean() >= 0.5
+    service.turn(13)
+    assert service.models.current.version == "v2"
+    assert service.sample("rollbacks_total", result="served") == 0
+    assert service.sample("stage_duration_seconds_count", stage="guard") == 4
 
 
 def test_where_the_alias_cannot_be_moved_it_is_said_once(tmp_path: Path) -> None:
