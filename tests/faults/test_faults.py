@@ -65,6 +65,7 @@ def test_a_zombie_is_fenced(breakable: EmbeddedBroker) -> None:
     assert kept(worker_faults.zombie(breakable, "exactly-once", 1))
 
 
+@pytest.mark.slow
 def test_the_broker_is_killed(breakable: EmbeddedBroker) -> None:
     assert kept(broker_faults.killed(breakable, "exactly-once", 1))
 

@@ -58,7 +58,7 @@ class Member:
         )
         self.consumer = KafkaConsumer(
             self.topic, bootstrap_servers=plant.broker, group_id=plant.environment["ZMU_INPUT__GROUP_ID"],
-            enable_auto_commit=False,
+            enable_auto_commit=False, metadata_max_age_ms=1_000,
         )
 
     def join(self) -> object:

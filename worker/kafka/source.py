@@ -25,6 +25,7 @@ from worker.settings import InputSettings, KafkaSettings
 from worker.source import Change, CommitLost, Fetched, Pledge
 
 RETRY_PAUSE_SECONDS = 0.1
+LOOK_SECONDS = 5.0
 
 
 class KafkaSource:
@@ -39,6 +40,7 @@ class KafkaSource:
         self.topic = settings.topic
         self._settings, self._kafka, self._clock = settings, kafka, clock
         self._changes: list[Change] = []
+        self._looked = clock()
         self._listener = _Listener(self._changes)
         self._log = log.get("source")
         with explained(kafka):
@@ -90,6 +92,11 @@ class KafkaSource:
         coordinator = self._consumer._coordinator
         if coordinator.rejoining:
             coordinator.request_rejoin()    # kafka-python forgets a join under way whose reason is gone meanwhile
+        if not self._consumer.assignment() and self._clock() - self._looked >= LOOK_SECONDS:
+            # A broker that has just begun may not know the topic's partitions yet: the group shares out none then,
+            # and shares out anew only where its leader sees that there are some.
+            self._looked = self._clock()
+            coordinator._cluster.request_update()
         try:
             found = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
         except NoOffsetForPartitionError:
