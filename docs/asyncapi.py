@@ -14,8 +14,7 @@ from worker.codec.events import dead_letter
 from worker.codec.incidents import incident_message
 from worker.incidents.incidents import Incident
 from worker.kafka.sink import Message
-from worker.memory import MemoryRecord
-from worker.records import Origin, Refusal
+from worker.records import Origin, PlainRecord, Refusal
 
 DOCS = Path(__file__).parent
 _TIMESTAMP = {
@@ -23,7 +22,7 @@ _TIMESTAMP = {
     "type": ["number", "string"],
 }
 _FEATURE = {"description": "null or absent: missing.", "type": ["number", "boolean", "null"]}
-_REFUSAL = Refusal(MemoryRecord("sensor-readings", 0, 0, 0, b"pump-1", b"junk"), "wrong_type", "why", "pressure")
+_REFUSAL = Refusal(PlainRecord("sensor-readings", 0, 0, 0, b"pump-1", b"junk"), "wrong_type", "why", "pressure")
 
 
 def asyncapi() -> dict[str, Any]:

@@ -15,10 +15,10 @@ from worker.detection.chart import ChartSettings
 from worker.detection.model import Shape, build
 from worker.detection.scaling import Scaling
 from worker.faults.quality import Quality
-from worker.memory import MemoryRecord
 from worker.models import artifact
 from worker.models.artifact import Manifest, TrainingRecord
 from worker.models.registry import Registry
+from worker.records import PlainRecord
 
 FEATURES = ("temperature", "pressure", "flow")
 NORMAL = {"temperature": 20.0, "pressure": 3.0, "flow": 50.0}
@@ -84,9 +84,9 @@ def reading(values: Mapping[str, float | None], timestamp_ms: int = 1_764_000_00
     return json.dumps({"timestamp": timestamp_ms, **values}).encode()
 
 
-def records(values: Iterable[bytes | None], topic: str = "sensor-readings", partition: int = 0) -> list[MemoryRecord]:
+def records(values: Iterable[bytes | None], topic: str = "sensor-readings", partition: int = 0) -> list[PlainRecord]:
     return [
-        MemoryRecord(topic, partition, offset, 1_764_000_000_000 + offset, b"pump-1", value)
+        PlainRecord(topic, partition, offset, 1_764_000_000_000 + offset, b"pump-1", value)
         for offset, value in enumerate(values)
     ]
 

@@ -96,13 +96,9 @@ def explain(settings: Settings, found: Found, detector: Detector, history: int) 
 
     Raises InputError where the record is not there, or is no reading.
     """
-    given, origin = settings.input, found.origin
-    schema = ReadingSchema(
-        detector.manifest.features, given.entity_field, given.timestamp_field, given.values_field,
-        given.max_record_bytes,
-    )
+    origin = found.origin
     entities = Entities()
-    decoder = ReadingDecoder(schema, entities)
+    decoder = ReadingDecoder(ReadingSchema.of(detector.manifest.features, settings.input), entities)
     parts: list[Batch] = []
     with topics.opened(settings, origin.topic) as topic:
         first, end = topic.spans().get(origin.partition, (0, 0))

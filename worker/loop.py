@@ -235,16 +235,10 @@ class Loop:
 
     def _take_model(self) -> None:
         detector = self._models.current.detector
-        manifest, form = detector.manifest, self._settings.input
+        manifest = detector.manifest
         self._watch.serve(detector)
         self._partitions.rewrite_all()
-        schema = ReadingSchema(
-            features=manifest.features,
-            entity_field=form.entity_field,
-            timestamp_field=form.timestamp_field,
-            values_field=form.values_field,
-            max_record_bytes=form.max_record_bytes,
-        )
+        schema = ReadingSchema.of(manifest.features, self._settings.input)
         self._decoder = ColumnDecoder(schema, self._watch.entities)
         self._events = EventBuilder(manifest, self._settings.output, now_ms=lambda: time.time_ns() // 1_000_000)
 

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 from worker.kafka.offsets import Start
 from worker.kafka.sink import Failed, Message
-from worker.records import Record
+from worker.records import PlainRecord, Record
 from worker.source import Change, Fetched, Pledge
 from worker.state.restore import Loaded
 from worker.state.snapshots import Row, pack
-
-
-class MemoryRecord(NamedTuple):
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class MemorySource:
@@ -149,7 +138,7 @@ class MemoryStateStore:
     """A compacted topic as lists. `refusals` are given, one each, as the answer to the next rows."""
 
     def __init__(self, refusals: Sequence[Exception] = ()) -> None:
-        self.logs: dict[int, list[MemoryRecord]] = defaultdict(list)
+        self.logs: dict[int, list[PlainRecord]] = defaultdict(list)
         self.topic_id = "0" * 32
         self._ends: dict[int, int] = defaultdict(int)
         self._refusals = list(refusals)
@@ -174,7 +163,7 @@ class MemoryStateStore:
         self, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> None:
         """One record, whoever sent it."""
-        self.logs[partition].append(MemoryRecord("state", partition, self._ends[partition], 0, key, value, headers))
+        self.logs[partition].append(PlainRecord("state", partition, self._ends[partition], 0, key, value, headers))
         self._ends[partition] += 1
 
     def compact(self, partition: int, upto: int | None = None) -> None:

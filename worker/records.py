@@ -43,6 +43,18 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
+class PlainRecord(NamedTuple):
+    """A Record of our own making: of a batch that was read whole, a row of a file, memory."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, Any]] = ()     # bytes or None
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Readings as columns: element i of every column is of the same reading. Order is the order of arrival."""

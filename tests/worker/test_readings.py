@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tests.factory import FEATURES, records
 from worker.codec.readings import UNKEYED, ReadingDecoder, ReadingSchema
 from worker.entities import Entities
-from worker.memory import MemoryRecord
+from worker.records import PlainRecord
 
 
 def decode(value: bytes | None, key: bytes | None = b"pump-1", **schema: Any) -> tuple[Any, Any, Entities]:
     entities = Entities()
     decoder = ReadingDecoder(ReadingSchema(FEATURES, **schema), entities)
-    batch, refused = decoder.decode([MemoryRecord("t", 3, 7, 1_000, key, value)])
+    batch, refused = decoder.decode([PlainRecord("t", 3, 7, 1_000, key, value)])
     return batch, refused, entities
 
 
@@ -106,7 +106,7 @@ def test_timestamps(stamp: object, expected: int) -> None:
 def test_timestamps_of_kafka_itself() -> None:
     decoder = ReadingDecoder(ReadingSchema(FEATURES, timestamp_field=None), Entities())
     value = b'{"temperature": 1}'
-    stamped = [MemoryRecord("t", 0, i, stamp, b"a", value) for i, stamp in enumerate((-1, 5, 2**60))]
+    stamped = [PlainRecord("t", 0, i, stamp, b"a", value) for i, stamp in enumerate((-1, 5, 2**60))]
     batch, (refusal,) = decoder.decode(stamped)
     assert batch.timestamp_ms_B.tolist() == [0, 5]          # -1: the broker was told none
     assert refusal.code == "bad_timestamp"

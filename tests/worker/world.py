@@ -17,11 +17,11 @@ from worker.delivery.checkpoint import AtLeastOnce, Checkpoint
 from worker.delivery.exactly_once import ExactlyOnce
 from worker.heartbeat import Heartbeat
 from worker.loop import Loop
-from worker.memory import MemoryRecord, MemorySink, MemorySource, MemoryStateStore, MemoryTransactions
+from worker.memory import MemorySink, MemorySource, MemoryStateStore, MemoryTransactions
 from worker.metrics import Metrics
 from worker.models.registry import Registry
 from worker.models.reload import Models
-from worker.records import Record
+from worker.records import PlainRecord, Record
 from worker.settings import BatchSettings, ModelSettings, Settings, StateSettings
 
 
@@ -95,7 +95,7 @@ def remembered(n: int) -> list[Record]:
             values["flow"] = None
         value = factory.reading(values, 1_764_000_000_000 + 1000 * i)
         key = f"pump-{entity}".encode()
-        found.append(MemoryRecord("sensor-readings", partition, offsets[partition], 0, key, value))
+        found.append(PlainRecord("sensor-readings", partition, offsets[partition], 0, key, value))
         offsets[partition] += 1
     return found
 

@@ -123,13 +123,7 @@ def _of_file(
     path: Path, detector: Detector, settings: InputSettings, label: str, skip: int
 ) -> tuple[list[Recording], list[Refusal]]:
     labels = labelled.read(path, label, settings.entity_field)
-    schema = ReadingSchema(
-        features=detector.manifest.features,
-        entity_field=settings.entity_field,
-        timestamp_field=settings.timestamp_field,
-        values_field=settings.values_field,
-        max_record_bytes=settings.max_record_bytes,
-    )
+    schema = ReadingSchema.of(detector.manifest.features, settings)
     batch, refused = files.read(path, schema, Entities())
     scores = detector.score_history(batch)
     n_rows = max(int(labels.row_N.max(initial=-1)), int(batch.offset_B.max(initial=-1))) + 1

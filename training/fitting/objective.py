@@ -138,8 +138,3 @@ def explained_share(mu_NZ: Tensor, logvar_NZ: Tensor, latents: int) -> Tensor:
     signal_L = mu_NZ.double().var(0, correction=0).view(latents, -1).sum(1)
     noise_L = logvar_NZ.double().exp().mean(0).view(latents, -1).sum(1)
     return signal_L / (signal_L + noise_L)
-
-
-def active_units(mu_NZ: Tensor, logvar_NZ: Tensor, latents: int) -> Tensor:
-    """active_L: the latents that have not collapsed onto the prior. None active: the model reconstructs the mean."""
-    return explained_share(mu_NZ, logvar_NZ, latents) > ACTIVE_SHARE

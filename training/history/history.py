@@ -61,7 +61,7 @@ def from_files(paths: Sequence[Path], settings: Settings) -> History:
     label = settings.training.label
     given = settings.input.model_copy(update={"ignore": (*settings.input.ignore, *((label,) if label else ()))})
     names = settings.input.features or features.of_file(paths[0], given)
-    schema, entities = _schema(settings, names), Entities()
+    schema, entities = ReadingSchema.of(names, settings.input), Entities()
     batches, left_out = [], Counter[str]()
     for number, path in enumerate(paths):
         batch, refused = files.read(path, schema, entities)
@@ -152,7 +152,7 @@ class _Reader:
             if self._names is None:
                 found = features.of_records((r.value for r in self._held), self._settings.input)
                 self._names = features.require(found, f"topic {self._settings.input.topic!r}")
-            self._decoder = ReadingDecoder(_schema(self._settings, self._names), self._entities)
+            self._decoder = ReadingDecoder(ReadingSchema.of(self._names, self._settings.input), self._entities)
             self._spool = Spool(len(self._names))
         batch, refused = self._decoder.decode(self._held)
         self._held = []
@@ -161,11 +161,6 @@ class _Reader:
         self._left_out.update(refusal.code for refusal in refused)
         if refused and self._first is None:
             self._first = refused[0]
-
-
-def _schema(settings: Settings, names: tuple[str, ...]) -> ReadingSchema:
-    given = settings.input
-    return ReadingSchema(names, given.entity_field, given.timestamp_field, given.values_field, given.max_record_bytes)
 
 
 def _empty(settings: Settings, found: Extent) -> str:

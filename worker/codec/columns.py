@@ -15,8 +15,8 @@ import numpy as np
 from worker import compiled
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
-from worker.kafka.batches import RawRecord, RecordBatch, walk
-from worker.records import Batch, Record, Refusal
+from worker.kafka.batches import RecordBatch, walk
+from worker.records import Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
 CORE_FIELDS = 7                         # of a RecordBatch: what the core wants to know
@@ -66,7 +66,7 @@ class ColumnDecoder:
         if not found.left and not found.unread:
             return Decoded(plain, [], found.value_bytes, "compiled")
         left = [
-            (number, RawRecord(batches[number].topic, batches[number].partition, *record))
+            (number, PlainRecord(batches[number].topic, batches[number].partition, *record))
             for _, number, *record in found.left
         ]
         left += [(number, record) for number in found.unread for record in walk(batches[number])]

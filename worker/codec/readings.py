@@ -11,12 +11,13 @@ import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
 
 from worker.entities import Entities
+from worker.kafka_settings import InputSettings
 from worker.records import F32, LATEST_MS, Batch, Record, Refusal
 
 UNKEYED = "unkeyed"                     # the entity of readings that name none
@@ -34,6 +35,13 @@ class ReadingSchema:
     timestamp_field: str | None = "timestamp"
     values_field: str = "values"
     max_record_bytes: int = 1_048_576
+
+    @classmethod
+    def of(cls, features: tuple[str, ...], settings: InputSettings) -> Self:
+        """These features, where the settings say that they are."""
+        return cls(
+            features, settings.entity_field, settings.timestamp_field, settings.values_field, settings.max_record_bytes
+        )
 
 
 class Refused(Exception):

@@ -7,10 +7,10 @@ timestamp delta, offset delta, key, value, headers, all numbers zigzag varints.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from worker.errors import StreamError
-from worker.records import Record
+from worker.records import PlainRecord, Record
 
 MOST_RECORDS = 2**31 - 1                # of a batch: its count is an int32
 
@@ -30,18 +30,6 @@ class RecordBatch(NamedTuple):
     newest_ms: int
 
 
-class RawRecord(NamedTuple):
-    """One record of a batch."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, Any]]  # bytes or None
-
-
 def size(fetched: Sequence[Record] | Sequence[RecordBatch]) -> int:
     """Number of records."""
     return sum(one.records if isinstance(one, RecordBatch) else 1 for one in fetched)
@@ -57,7 +45,7 @@ def newest_ms(fetched: Sequence[Record] | Sequence[RecordBatch]) -> dict[int, in
     return {one.partition: one.newest_ms if isinstance(one, RecordBatch) else one.timestamp for one in fetched}
 
 
-def walk(batch: RecordBatch) -> Iterator[RawRecord]:
+def walk(batch: RecordBatch) -> Iterator[PlainRecord]:
     """The records that were asked for. Raises StreamError for a batch that is not as the format says."""
     try:
         yield from _walk(batch)
@@ -69,7 +57,7 @@ def walk(batch: RecordBatch) -> Iterator[RawRecord]:
         ) from error
 
 
-def _walk(batch: RecordBatch) -> Iterator[RawRecord]:
+def _walk(batch: RecordBatch) -> Iterator[PlainRecord]:
     partition, base_offset, first_ms, append_ms, records, from_offset, data, topic, _, _ = batch
     at, size = 0, len(data)
     for _ in range(records):
@@ -104,7 +92,7 @@ def _walk(batch: RecordBatch) -> Iterator[RawRecord]:
         offset = base_offset + delta
         if offset >= from_offset:
             stamp = first_ms + delta_ms if append_ms is None else append_ms
-            yield RawRecord(topic, partition, offset, stamp, key, value, headers)
+            yield PlainRecord(topic, partition, offset, stamp, key, value, headers)
     if at != size:
         raise ValueError(f"{size - at} bytes after the last record")
 

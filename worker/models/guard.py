@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from worker.detection.detector import Detector, Scores
 from worker.metrics import Metrics
+from worker.models.beside import Beside
 from worker.records import I32, Batch
 
 BLOCK = 1000                            # readings that are judged together
@@ -46,28 +47,18 @@ class Before:
 
     def __init__(self, detector: Detector, share: float, metrics: Metrics) -> None:
         """share: of its readings in alarm while it served."""
-        self._share, self._metrics = share, metrics
-        self._detector: Detector | None = detector
-        self._states = detector.states()
+        self._share, self._beside = share, Beside("guard", detector, metrics)
 
     def alarms(self, batch: Batch) -> float:
         """How many of the next readings it has in alarm."""
-        if self._detector is None or not len(batch):
-            return self._share * len(batch)
-        try:
-            with self._metrics.stage("guard"):
-                self._states.reserve(int(batch.entity_B.max()) + 1)
-                scores = self._detector.score(batch, self._states)
-        except Exception as error:      # of whatever kind: events must not stop for its sake
-            self._detector = None
-            self._metrics.survived("guard", error)
+        scores = self._beside.score(batch)
+        if scores is None:
             return self._share * len(batch)
         unjudged_B = scores.warming_B & ~scores.anomalous_B
         return float(scores.anomalous_B.sum() + self._share * unjudged_B.sum())
 
     def reset(self, codes: I32 | Iterable[int]) -> None:
-        """Entities that were forgotten: their codes will be others'."""
-        self._states.reset(codes)
+        self._beside.reset(codes)
 
 
 class Guard:

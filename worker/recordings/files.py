@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from worker.entities import Entities
 from worker.errors import InputError
 from worker.recordings import tables
 from worker.recordings.tables import Table
-from worker.records import I32, Batch, Refusal
+from worker.records import I32, Batch, PlainRecord, Refusal
 
 PARTITION = 0
 _LINES_AT_ONCE = 4096
@@ -35,18 +34,6 @@ _TABLES: dict[str, Callable[[Path], Table]] = {
     ".pq": tables.read_parquet,
 }
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
-
-
-class Row(NamedTuple):
-    """One row as a record: what a refusal points at."""
-
-    topic: str                          # the file's name
-    partition: int
-    offset: int                         # 0-based row
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def read(path: Path, schema: ReadingSchema, entities: Entities) -> tuple[Batch, list[Refusal]]:
@@ -112,7 +99,7 @@ def concatenated(batches: Sequence[Batch], features: int) -> Batch:
 def _read_json_lines(path: Path, schema: ReadingSchema, entities: Entities) -> tuple[Batch, list[Refusal]]:
     decoder = ReadingDecoder(schema, entities)
     key = stem(path).encode()
-    rows = (Row(path.name, PARTITION, i, 0, key, line) for i, line in enumerate(lines(path)))
+    rows = (PlainRecord(path.name, PARTITION, i, 0, key, line) for i, line in enumerate(lines(path)))
     batches, refused = [], []
     while some := list(islice(rows, _LINES_AT_ONCE)):
         batch, bad = decoder.decode(some)
@@ -164,7 +151,8 @@ def _read_table(path: Path, found: Table, schema: ReadingSchema, entities: Entit
     faulty = {int(found.row_N[i]): why for i, why in refused.items()}
     faulty |= {row: ("wrong_length", message, None) for row, message in found.broken.items()}
     return batch, [
-        Refusal(Row(path.name, PARTITION, row, tables.NO_TIME, None, None), *faulty[row]) for row in sorted(faulty)
+        Refusal(PlainRecord(path.name, PARTITION, row, tables.NO_TIME, None, None), *faulty[row])
+        for row in sorted(faulty)
     ]
 
 

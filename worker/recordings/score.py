@@ -26,13 +26,7 @@ def score_files(paths: Sequence[Path], detector: Detector, settings: InputSettin
     """
     table = csv.writer(out, lineterminator="\n")
     table.writerow(COLUMNS)
-    schema = ReadingSchema(
-        features=detector.manifest.features,
-        entity_field=settings.entity_field,
-        timestamp_field=settings.timestamp_field,
-        values_field=settings.values_field,
-        max_record_bytes=settings.max_record_bytes,
-    )
+    schema = ReadingSchema.of(detector.manifest.features, settings)
     refused: list[Refusal] = []
     for path in paths:
         entities = Entities()

@@ -9,7 +9,7 @@ import torch
 from tests.training import machine
 from training.fitting import dataset, fit
 from training.fitting.fit import Fitted, Inputs
-from training.fitting.objective import ObjectiveSettings, active_units, loss, weights_for
+from training.fitting.objective import ACTIVE_SHARE, ObjectiveSettings, explained_share, loss, weights_for
 from training.fitting.profiles import PROFILES
 from training.progress import Progress, Stopped
 from training.reporting import outcome
@@ -64,7 +64,7 @@ def test_it_learns_and_does_not_collapse() -> None:
     assert unexplained(found.model, held) < 0.1
     assert isinstance(found.model, VAE)
     with torch.no_grad():
-        assert active_units(*found.model.encode(held.whole()), 4).sum() >= 2
+        assert (explained_share(*found.model.encode(held.whole()), 4) > ACTIVE_SHARE).sum() >= 2
 
 
 def test_a_seed_repeats_a_run_and_leaves_torch_alone() -> None:

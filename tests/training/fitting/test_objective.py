@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
-from training.fitting.objective import ObjectiveSettings, active_units, explained_share, loss, weights_for
+from training.fitting.objective import ACTIVE_SHARE, ObjectiveSettings, explained_share, loss, weights_for
 from worker.detection.model import VAE, Family, Forward, Shape
 
 PLAIN = ObjectiveSettings(kl_weight=1.0, warm_up=0.0)
@@ -47,7 +47,7 @@ def unexplained(model: VAE, x_ND: Tensor) -> float:
 
 @torch.no_grad()
 def active(model: VAE, x_ND: Tensor) -> int:
-    return int(active_units(*model.encode(x_ND), model.latents.latent).sum())
+    return int((explained_share(*model.encode(x_ND), model.latents.latent) > ACTIVE_SHARE).sum())
 
 
 def test_terms_are_the_summed_squared_error_and_the_kl() -> None:
@@ -213,7 +213,7 @@ def test_explained_share_is_that_of_the_law_of_total_variance() -> None:
     mu_NZ = torch.randn(20_000, 3) * torch.tensor([0.0, 1.0, 3.0])
     share_L = explained_share(mu_NZ, torch.zeros(20_000, 3), 3)
     assert share_L.tolist() == pytest.approx([0, 0.5, 0.9], abs=0.01)
-    assert active_units(mu_NZ, torch.zeros(20_000, 3), 3).tolist() == [False, True, True]
+    assert (explained_share(mu_NZ, torch.zeros(20_000, 3), 3) > ACTIVE_SHARE).tolist() == [False, True, True]
 
 
 def test_a_categorical_latent_counts_once_for_all_its_classes() -> None:

@@ -15,8 +15,7 @@ from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
 from worker.errors import InputError
 from worker.recordings import files
-from worker.recordings.files import Row
-from worker.records import Batch, Refusal
+from worker.records import Batch, PlainRecord, Refusal
 
 AB = ReadingSchema(("a", "b"))
 
@@ -50,7 +49,7 @@ def test_every_format_gives_the_numbers_that_kafka_would(tmp_path: Path, name: s
         written(path, "\n".join(["timestamp,a,b", *lines]))
     else:
         written(path, "\n".join(map(json.dumps, rows)))
-    records = [Row("t", 0, i, 0, b"m", json.dumps(row).encode()) for i, row in enumerate(rows)]
+    records = [PlainRecord("t", 0, i, 0, b"m", json.dumps(row).encode()) for i, row in enumerate(rows)]
     kafka, _ = ReadingDecoder(AB, Entities()).decode(records)
 
     batch, refused, names = read(path)

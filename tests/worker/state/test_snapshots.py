@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.memory import MemoryRecord
+from worker.records import PlainRecord
 from worker.state.snapshots import HEADER, MARK_BYTES, DamagedRow, Row, Stand, name_of, pack, unpack
 
 U64 = st.integers(0, 2**64 - 1)
@@ -27,8 +27,8 @@ STANDS = st.builds(Stand, st.integers(0, 2**63 - 1), U64, U64, st.integers(0, 2*
 ROW = Row("pump-7", b"\x01\x02\x03\x04", 17, 5, 6, "00112233445566ff", "ffeeddccbbaa9988")
 
 
-def record(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> MemoryRecord:
-    return MemoryRecord("state", 0, 0, 0, key, value, headers)
+def record(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> PlainRecord:
+    return PlainRecord("state", 0, 0, 0, key, value, headers)
 
 
 @given(ROWS)
