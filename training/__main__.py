@@ -49,11 +49,12 @@ class Schedule(Settings):
     )
 
     def run(self) -> int:
-        import threading
+        import signal
 
         from training import job, schedule
         from training.metrics import Metrics
         from training.progress import Progress
+        from worker import signals
         from worker.errors import SettingsError
         from worker.http import HttpServer
         from worker.models.registry import Registry
@@ -62,16 +63,16 @@ class Schedule(Settings):
         if (self.every is None) == (self.cron is None):
             raise SettingsError("give one of --every (such as 6h) and --cron (such as '0 */6 * * *')")
         next_run = schedule.every(self.every) if self.every is not None else schedule.cron(self.cron or "")
-        stop, bell, metrics = threading.Event(), schedule.Bell(), Metrics()
+        stop, metrics = signals.Stop(), Metrics()
         progress = Progress(stopping=stop.is_set)
         registry = Registry(self.model.registry, self.model.name)
         least = 1 if self.training.min_new is None else self.training.min_new
         settings = self.model_copy(update={"training": self.training.model_copy(update={"min_new": least})})
         runs = schedule.Schedule(
-            lambda: job.run(settings, [], progress), next_run, metrics, stop, wait=bell.wait,
+            lambda: job.run(settings, [], progress), next_run, metrics, stop,
             last_start=lambda: schedule.last_start(registry), jitter_seconds=schedule.jitter(self.jitter),
         )
-        with schedule.signalled(stop, bell):
+        with signals.handled(stop, ring=(signal.SIGUSR1,)):
             server = HttpServer(
                 self.http, metrics.registry, lambda: (True, runs.facts()), lambda: (not stop.is_set(), runs.facts())
             )

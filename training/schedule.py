@@ -1,7 +1,7 @@
 """Training again and again, for where no CronJob is: one at a time, until told to stop.
 
 The registry is all the memory: the newest version says when the last training was, so that a restart neither trains at
-once again nor forgets what is due. SIGUSR1 asks for a training now.
+once again nor forgets what is due. A ring of `stop`, by SIGUSR1, asks for a training now.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import random
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 from training import durations
@@ -23,6 +21,7 @@ from training.reporting.outcome import Outcome
 from worker.errors import ModelError, SettingsError, UserError
 from worker.models.artifact import read_manifest
 from worker.models.registry import Registry
+from worker.signals import Stop
 
 RETRY_FIRST_SECONDS = 30.0              # after a failed run; then twice as long each time, up to the regular pause
 
@@ -66,7 +65,7 @@ class Schedule:
         train: Callable[[], Outcome],
         next_run: NextRun,
         metrics: Metrics,
-        stop: threading.Event,
+        stop: Stop,
         clock: Callable[[], float] = time.time,
         wait: Callable[[float], object] | None = None,
         *,
@@ -138,34 +137,3 @@ def last_start(registry: Registry) -> float | None:
             made = datetime.datetime.fromisoformat(read_manifest(registry, version).created_at)
             return made.timestamp()
     return None
-
-
-class Bell:
-    """A wait that a signal ends."""
-
-    def __init__(self) -> None:
-        self._rung = threading.Event()
-
-    def ring(self) -> None:
-        self._rung.set()
-
-    def wait(self, seconds: float) -> None:
-        self._rung.wait(seconds)
-        self._rung.clear()
-
-
-@contextlib.contextmanager
-def signalled(stop: threading.Event, bell: Bell) -> Iterator[None]:
-    """SIGTERM and SIGINT set a flag and end the wait, SIGUSR1 ends the wait: the next training is now."""
-
-    def stopped(*_: object) -> None:
-        stop.set()
-        bell.ring()
-
-    handlers = {signal.SIGTERM: stopped, signal.SIGINT: stopped, signal.SIGUSR1: lambda *_: bell.ring()}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
-from worker import compiled, device, log
+from worker import compiled, device, log, signals
 from worker.delivery.assembly import Parts, checkpoint
 from worker.delivery.checkpoint import Stopped
 from worker.errors import BrokerError, BrokerUnreachable, UserError
@@ -32,7 +30,7 @@ class Daemon:
         self._metrics = Metrics()
         self._heartbeat = Heartbeat(settings.watchdog_seconds)
         self._metrics.ready_by(lambda: self._readiness()[0])
-        self._stop = threading.Event()
+        self._stop = signals.Stop()
         self._ready: Callable[[], dict[str, object]] = lambda: {"model": False, "assigned": False, "output": False}
 
     def run(self, until_drained: bool) -> int:
@@ -41,7 +39,7 @@ class Daemon:
         chosen = device.choose(settings.device)
         compiled.choose(settings.core)
         with contextlib.ExitStack() as leaving:
-            leaving.enter_context(self._signals())
+            leaving.enter_context(signals.handled(self._stop))
             server = HttpServer(settings.http, metrics.registry, self._alive, self._readiness)
             leaving.callback(server.close)
             logger = log.get("worker")
@@ -104,18 +102,6 @@ class Daemon:
                 self._stop.wait(pause)
                 pause = min(2 * pause, 10.0)
         return None
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT set a flag, no more; the loop sees it between two batches."""
-        before = {
-            number: signal.signal(number, lambda *_: self._stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _alive(self) -> tuple[bool, dict[str, object]]:
         return self._heartbeat.alive, {"last_turn_seconds_ago": round(self._heartbeat.age_seconds, 3)}

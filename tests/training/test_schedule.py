@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from training.metrics import Metrics
 from training.progress import Stopped
 from worker.errors import SettingsError, TrainingError
 from worker.models.registry import Registry
+from worker.signals import Stop
 
 
 class Day:
@@ -24,7 +24,7 @@ class Day:
 
     def __init__(self, runs: int, train: Callable[[int], str]) -> None:
         self.now, self.starts, self.pauses = 1_000_000.0, [], []
-        self.metrics, self.stop = Metrics(), threading.Event()
+        self.metrics, self.stop = Metrics(), Stop()
         self._left, self._train = runs, train
 
     def train(self) -> Any:
@@ -147,18 +147,6 @@ def test_the_registry_says_when_the_last_training_was(tmp_path: Path) -> None:
     assert schedule.last_start(registry) == 1_767_312_000
     (tmp_path / "default/v2/manifest.json").write_text("torn")
     assert schedule.last_start(registry) == 1_767_225_600
-
-
-def test_a_bell_ends_the_wait_once() -> None:
-    bell = schedule.Bell()
-    bell.ring()
-    bell.wait(60)
-    waited = threading.Thread(target=bell.wait, args=(60,), daemon=True)
-    waited.start()
-    assert waited.is_alive()
-    bell.ring()
-    waited.join(30)
-    assert not waited.is_alive()
 
 
 def test_one_training_at_a_time(tmp_path: Path) -> None:
