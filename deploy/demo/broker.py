@@ -40,6 +40,7 @@ class EmbeddedBroker:
     folder: keeps data, server.properties and kafka.log; without one, a temporary folder that close() removes.
     port: where it listens, on `host` only; a free one by default. The controller takes another free one.
     properties: server properties on top of those that suit one node (they win).
+    scram: password by user of SCRAM-SHA-512, who are there when the data folder is new.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class EmbeddedBroker:
         host: str = "127.0.0.1",
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
+        scram: Mapping[str, str] | None = None,
         heap_mb: int = 384,
     ) -> None:
         self._temporary = folder is None
@@ -60,6 +62,7 @@ class EmbeddedBroker:
             single_node(f"{host}:{self.port}", f"{host}:{self.port}", free_port(), str(self.folder / "data"))
             | dict(properties or {})
         )
+        self._scram = dict(scram or {})
         self._heap_mb = heap_mb
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -161,7 +164,9 @@ class EmbeddedBroker:
     def _format(self, config: Path) -> None:
         # One that begins with a dash would be taken for an option.
         cluster_id = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
-        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config))
+        users = [f"SCRAM-SHA-512=[name={name},password={password}]" for name, password in self._scram.items()]
+        logins = [word for user in users for word in ("--add-scram", user)]
+        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config), *logins)
         with self.log_path.open("ab") as log:
             done = subprocess.run(tethered(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         if done.returncode:

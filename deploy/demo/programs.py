@@ -1,7 +1,12 @@
-"""zmu's own two programs, run as an operator would: processes of their own, set up by the environment."""
+"""zmu's own two programs, run as an operator would: processes of their own, set up by the environment.
+
+They are made before there is a Kafka, and started with the settings that name it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import subprocess
@@ -28,9 +33,12 @@ class ProgramError(UserError):
 class Training:
     """`zmu-training run`. Raises ProgramError where it ends without a model that may serve."""
 
-    def __init__(self, settings: Mapping[str, str], log_path: Path) -> None:
+    def __init__(self, log_path: Path) -> None:
         self._log_path = log_path
-        self._process = _start(["-m", "training", "run"], settings, log_path)
+        self._process = _prepare(["training", "run"], log_path)
+
+    def start(self, settings: Mapping[str, str]) -> None:
+        _start(self._process, settings)
 
     @property
     def done(self) -> bool:
@@ -53,11 +61,15 @@ class Training:
 class Worker:
     """`zmu-worker run`. Raises ProgramError where it ends by itself."""
 
-    def __init__(self, settings: Mapping[str, str], http_port: int, log_path: Path) -> None:
+    def __init__(self, http_port: int, log_path: Path) -> None:
         self.metrics_url = f"http://127.0.0.1:{http_port}/metrics"
         self._ready_url = f"http://127.0.0.1:{http_port}/readyz"
+        self._http_port = http_port
         self._log_path = log_path
-        self._process = _start(["-m", "worker", "run"], settings, log_path)
+        self._process = _prepare(["worker", "run"], log_path)
+
+    def start(self, settings: Mapping[str, str]) -> None:
+        _start(self._process, {**settings, "ZMU_HTTP__PORT": str(self._http_port)})
 
     def wait_ready(self, training: Training, said: Callable[[str], object], timeout_seconds: float = 90) -> None:
         """Returns when /readyz says yes: it has the model of that training, and its partitions.
@@ -105,16 +117,23 @@ def end(process: subprocess.Popen[bytes], grace_seconds: float = 20) -> int | No
     return process.returncode
 
 
-def _start(module: list[str], settings: Mapping[str, str], log_path: Path) -> subprocess.Popen[bytes]:
+def _prepare(command: list[str], log_path: Path) -> subprocess.Popen[bytes]:
     with log_path.open("wb") as log:
         return subprocess.Popen(
-            tethered([sys.executable, *module]),
-            stdin=subprocess.DEVNULL,
+            tethered([sys.executable, "-m", "deploy.demo.prepared", *command]),
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,         # Ctrl-C is for us: we stop them in order
         )
+
+
+def _start(process: subprocess.Popen[bytes], settings: Mapping[str, str]) -> None:
+    """Where it has ended already, check() says how."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(json.dumps(dict(settings)).encode() + b"\n")
 
 
 def _failure(what: str, log_path: Path) -> str:

@@ -72,17 +72,19 @@ def run(args: argparse.Namespace, console: Console, interrupt: Interrupt, leavin
     begin = time.monotonic()
     step = Steps(console, interrupt)
     folder = Path(tempfile.mkdtemp(prefix="zmu-demo-"))
+    port = _metrics_port()
+    worker, training = Worker(port, folder / "worker.log"), Training(folder / "training.log")
+    for program in worker, training:
+        leaving.callback(program.stop)
     with step("Kafka: starting (the first time it is fetched: 44 MB)") as shown:
         kafka = leaving.enter_context(running())
         shown.done(kafka.what)
+    for program in worker, training:
+        leaving.callback(program.stop)      # before Kafka: the worker drains
 
     settings = _settings(kafka, folder)
-    port = _metrics_port()
-    # Before there is a model or a reading: it takes seconds to start, and waits for the first one that is published.
-    worker = Worker(
-        {**settings, "ZMU_HTTP__PORT": str(port), "ZMU_MODEL__WAIT_SECONDS": "600"}, port, folder / "worker.log"
-    )
-    leaving.callback(worker.stop)
+    # Before there is a model or a reading: it waits for the first one that is published.
+    worker.start({**settings, "ZMU_MODEL__WAIT_SECONDS": "600"})
     with step(f"plant: writing {args.history_seconds:.0f} s of normal history") as shown:
         history_ms = round(args.history_seconds * 1000)
         pumps = Pumps(PUMPS, args.seed, round(time.time() * 1000) - history_ms, _INTERVAL_SECONDS)
@@ -93,8 +95,7 @@ def run(args: argparse.Namespace, console: Console, interrupt: Interrupt, leavin
     leaving.callback(live.close)
 
     with step("training: reading the topic") as shown:
-        training = Training(settings | _TRAINING, folder / "training.log")
-        leaving.callback(training.stop)
+        training.start(settings | _TRAINING)
         worker.wait_ready(training, lambda line: shown.progress(f"training: {line}"))
         shown.done(f"model trained and published, zmu-worker scores with it; metrics: {worker.metrics_url}")
 
