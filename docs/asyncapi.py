@@ -1,4 +1,4 @@
-"""The worker's topics as an AsyncAPI 3.0 document; docs/make.py writes it."""
+"""The topics as an AsyncAPI 3.0 document; docs/make.py writes it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _TIMESTAMP = {
     "type": ["number", "string"],
 }
 _FEATURE = {"description": "null or absent: missing.", "type": ["number", "boolean", "null"]}
+_RECEIVED = ("reading", "feedback", "maintenance")
+_KEYS = {"feedback": "Not looked at.", "maintenance": "Of the work: what is told later under it counts."}
 _REFUSAL = Refusal(PlainRecord("sensor-readings", 0, 0, 0, b"pump-1", b"junk"), "wrong_type", "why", "pressure")
 
 
 def asyncapi() -> dict[str, Any]:
     """Default names, keys, headers and values."""
-    topics = {name: field.default for name, field in variables(training.settings.Settings) if name.endswith("__TOPIC")}
-    key = {"type": "string", "description": "The entity."}
+    topics = {name: field.default for name, field in variables(training.settings.Settings) if name.endswith("_TOPIC")}
     channels = {
         name: {
             "address": topics[setting],
@@ -41,6 +42,8 @@ def asyncapi() -> dict[str, Any]:
             ("anomaly", "ZMU_OUTPUT__TOPIC", "Anomalies, and faults of sensors.", "delete"),
             ("incident", "ZMU_INCIDENTS__TOPIC", "Consecutive anomalies as one thing: open, update, close.", "compact"),
             ("deadLetter", "ZMU_DEAD_LETTERS__TOPIC", "Records that are no readings.", "delete"),
+            ("feedback", "ZMU_TRAINING__FEEDBACK__TOPIC", "What people say of anomalies; for training.", "delete"),
+            ("maintenance", "ZMU_TRAINING__MAINTENANCE_TOPIC", "Times not to learn from; for training.", "compact"),
         )
     }
     message = {
@@ -71,28 +74,42 @@ def asyncapi() -> dict[str, Any]:
             "headers": _headers(dead_letter("", _REFUSAL), optional=("error.feature",)),
             "payload": {},
         },
+        "feedback": {
+            "contentType": "application/json",
+            "description": "The last word on an event counts. Other fields are welcome.",
+            "payload": {"$ref": "./feedback.schema.json"},
+        },
+        "maintenance": {
+            "contentType": "application/json",
+            "description": "By key the last word counts; no value takes it back. Other fields are welcome.",
+            "payload": {"$ref": "./maintenance.schema.json"},
+        },
     }  # fmt: skip
     return {
         "asyncapi": "3.0.0",
-        "id": "urn:zmu:worker",
+        "id": "urn:zmu",
         "info": {
-            "title": "zmu-worker",
+            "title": "zmu",
             "version": tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["version"],
-            "description": "Reads readings, writes what is anomalous. At least once: drop repeats by event_id.",
+            "description": "Reads readings, writes what is anomalous; training reads what people say. "
+            "At least once: drop repeats by event_id.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": {
-            f"{'receive' if name == 'reading' else 'send'}{name[0].upper()}{name[1:]}": {
-                "action": "receive" if name == "reading" else "send",
+            f"{'receive' if name in _RECEIVED else 'send'}{name[0].upper()}{name[1:]}": {
+                "action": "receive" if name in _RECEIVED else "send",
                 "channel": {"$ref": f"#/channels/{name}"},
             }
             for name in channels
         },
         "components": {
             "messages": {
-                name: {"name": name, **fields, "bindings": {"kafka": {"key": key}}} for name, fields in message.items()
+                name: {"name": name, **fields, "bindings": {"kafka": {
+                    "key": {"type": "string", "description": _KEYS.get(name, "The entity.")},
+                }}}
+                for name, fields in message.items()
             }
         },
     }  # fmt: skip

@@ -26,6 +26,7 @@ import training.metrics
 import training.settings
 import worker.__main__
 from training.history.feedback import Verdict
+from training.history.maintenance import Work
 from worker.cli import Command, variables
 from worker.codec.events import event_message
 from worker.incidents.incidents import Incident
@@ -135,6 +136,12 @@ def feedback_schema() -> str:
     return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu feedback", **schema})
 
 
+def maintenance_schema() -> str:
+    """A JSON Schema of what people say of work on machines."""
+    schema: dict[str, Any] = msgspec.json.schema(Work)
+    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu maintenance", **schema})
+
+
 def headers_schema() -> str:
     """The event's Kafka headers, each as text. What two quite different events have in common is constant."""
     one, other = _headers_of(_event(1)), _headers_of(_event(2))
@@ -180,6 +187,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "incident.schema.json": incident_schema,
     "event-headers.schema.json": headers_schema,
     "feedback.schema.json": feedback_schema,
+    "maintenance.schema.json": maintenance_schema,
     "asyncapi.json": lambda: _json(_asyncapi()),
 }
 

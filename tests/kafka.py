@@ -7,7 +7,7 @@ ZMU_TEST_KAFKA_IMAGE names the container's image (apache/kafka:4.3.0).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import docker
@@ -137,7 +137,9 @@ def engine_answers() -> bool:
         client.close()
 
 
-def fill(bootstrap_servers: str, topic: str, values: list[bytes], keys: list[bytes] | None = None) -> None:
+def fill(
+    bootstrap_servers: str, topic: str, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None
+) -> None:
     """Sends the values in order and waits until all are acknowledged."""
     producer = KafkaProducer(bootstrap_servers=bootstrap_servers, linger_ms=5)
     try:

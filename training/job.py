@@ -45,7 +45,7 @@ def _run(settings: Settings, sources: Sequence[Path], registry: Registry, progre
     champion = _champion(registry, settings, chosen, progress)
     known = material.read(settings, sources, registry, progress)
     everything, labels, said = known.everything, known.labels, known.said
-    history, remarks = selection.selected(everything, champion, labels, settings, progress)
+    history, remarks = selection.selected(everything, champion, labels, known.maintenance, settings, progress)
     data = dataset.prepare(history, settings.training)
     _say_what_is_learnt(history, data, progress)
 

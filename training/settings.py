@@ -32,6 +32,7 @@ def _moment(text: str) -> str:
 
 
 Moment = Annotated[str, AfterValidator(_moment)]
+NamedTopic = Annotated[TopicName | None, BeforeValidator(lambda v: None if v == "null" else v)]
 
 
 class GateSettings(Section):
@@ -87,7 +88,7 @@ class Maintenance(Section):
 
 
 class FeedbackSettings(Section):
-    topic: Annotated[TopicName | None, BeforeValidator(lambda v: None if v == "null" else v)] = Field(
+    topic: NamedTopic = Field(
         "sensor-anomaly-feedback",
         description="Topic of feedback, `{event_id, label}`; where it does not exist, nothing was said. `null`: none.",
     )
@@ -139,6 +140,11 @@ class TrainingSettings(Section):
         description="Times not to learn from, as JSON: "
         '`[{"start": "2026-01-31T08:00:00Z", "end": "2026-01-31T12:00:00Z", "entities": ["pump-3"]}]`; without '
         "`entities`, of all.",
+    )
+    maintenance_topic: NamedTopic = Field(
+        "sensor-maintenance",
+        description="Topic of more of them, `{start, end, entities}`, by key; where it does not exist, nothing was "
+        "said. `null`: none.",
     )
     label: str | None = Field(
         None,

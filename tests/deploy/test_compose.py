@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from training.__main__ import Schedule
-from training.settings import FeedbackSettings
+from training.settings import TrainingSettings
 from worker import cli
 from worker.__main__ import Run
 
@@ -87,7 +87,7 @@ def test_the_plant_is_a_module_of_the_demo_image() -> None:
 def test_every_topic_is_created() -> None:
     created = set(re.findall(r"--topic (\S+)", "".join(services()["topics"]["command"])))
     used = {value for service in OURS for name, value in environment(service).items() if name.endswith("TOPIC")}
-    assert created == used | {FeedbackSettings().topic}
+    assert created == used | {TrainingSettings().feedback.topic, TrainingSettings().maintenance_topic}
 
 
 @pytest.mark.parametrize("service", list(services()))

@@ -16,7 +16,7 @@ from tests.kafka import fill as say
 from tests.programs import Program
 from tests.training import machine
 from training import job, publish
-from training.history import freshness, history
+from training.history import freshness, history, maintenance
 from training.progress import Progress
 from training.reporting.outcome import Outcome
 from training.settings import Settings
@@ -24,7 +24,7 @@ from worker.detection.detector import Detector
 from worker.errors import BrokerError
 from worker.models import artifact
 from worker.models.registry import Registry
-from worker.records import event_id
+from worker.records import event_id, rfc3339
 
 
 def train(made: Settings) -> Outcome:
@@ -68,6 +68,28 @@ def test_words_of_people_reach_the_next_version(broker: str, topic: Callable[...
     assert gate.bound == "for information"              # two labels are too few to decide
     page = Registry(str(tmp_path), "default").read(second.version, "report.html").decode()
     assert "1 of 1 false alarms that were reported would be none now" in page
+
+
+def test_times_of_maintenance_are_told_on_a_topic(broker: str, topic: Callable[..., str], tmp_path: Path) -> None:
+    name, told = topic(2), topic(1, name="maintenance")
+    fill(broker, name, values(400), partitions=2)
+
+    def work(first: int, last: int, **more: object) -> bytes:
+        """Of readings first to last."""
+        start, end = (rfc3339(machine.START_MS + 1000 * row) for row in (first, last + 1))
+        return json.dumps({"start": start, "end": end, "by": "night shift", **more}).encode()
+
+    say(broker, told, [work(100, 199), work(0, 299), work(50, 59, entities=["elsewhere"]), None, work(10, 10), b"{}"],
+        keys=[b"bearing", b"valve", b"pump", b"valve", None, None])
+    lines = io.StringIO()
+    made = quick(broker, name, tmp_path, maintenance_topic=told)
+    manifest = job.run(made, [], Progress(lines)).manifest
+    assert manifest.training.left_out == {"maintenance": 101}
+    assert f"maintenance: 3 times told on topic {told}" in lines.getvalue()
+    assert "1 records passed over; the last at partition 0, offset 5: Object missing required field `start`" in (
+        lines.getvalue())
+    nowhere = quick(broker, name, tmp_path, maintenance_topic=f"{name}-nowhere")
+    assert maintenance.windows(nowhere, Progress(io.StringIO())) == ()
 
 
 def test_no_topic_of_feedback_says_nothing(broker: str, topic: Callable[..., str], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Which readings are not learnt from, and why: a fault that is learnt is never told again.
 
-    maintenance     within a window that the settings name
+    maintenance     while the settings, or the maintenance topic, say that it was worked on
     confirmed       feedback calls it an anomaly
     stuck           a sensor repeated itself for too long
     incident        the champion was in alarm, for long or again and again
@@ -15,7 +15,7 @@ Legend: N readings, S spans of alarms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from training.history import sensors
 from training.history.feedback import NORMAL, Label
 from training.history.history import History
 from training.history.spans import Spans
-from training.settings import Settings
+from training.settings import Maintenance, Settings
 from worker.detection.budget import target_rate
 from worker.detection.detector import AT_ONCE, Detector
 from worker.models.artifact import Artifact
@@ -68,13 +68,13 @@ class Exclusions:
 
 
 def found(
-    history: History, champion: Artifact | None, labels: Mapping[int, Label], settings: Settings,
-    go_on: Callable[[], None] = lambda: None,
+    history: History, champion: Artifact | None, labels: Mapping[int, Label], maintenance: Sequence[Maintenance],
+    settings: Settings, go_on: Callable[[], None] = lambda: None,
 ) -> Exclusions:
     """champion: None where there is none, or where its alarms are not to be looked at. labels: by row."""
     batch = history.batch
     exclusions = Exclusions(np.zeros(len(batch), np.uint8))
-    for window in settings.training.maintenance:
+    for window in maintenance:
         exclusions.leave_out(_within(window.span_ms, window.entities, history), "maintenance")
     exclusions.leave_out([row for row, label in labels.items() if label == "anomaly"], "confirmed")
     quality = sensors.quality_of(history, champion, settings.training.max_readings)

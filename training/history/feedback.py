@@ -74,12 +74,10 @@ _DECODER = msgspec.json.Decoder(Verdict)
 def read(settings: Settings, progress: Progress) -> Feedback:
     """All that was said. A topic that is not there says nothing. Raises BrokerError."""
     found, name = Feedback(), settings.training.feedback.topic
-    if name is None or not topics.exists(settings, name):
+    if name is None:
         return found
-    with topics.opened(settings, name) as topic:
-        records = [r for some in topic.records(_newest(topic.spans())) for r in some]
-        for record in sorted(records, key=lambda r: (r.timestamp, r.partition, r.offset)):
-            found.take(record.value)
+    for record in topics.newest(settings, name, MOST_RECORDS):
+        found.take(record.value)
     if found.counted:
         progress.say("feedback: " + ", ".join(f"{count:,} {label}" for label, count in found.counted.items()))
     return found
@@ -144,9 +142,3 @@ def scored(detector: Detector, history: History, labels: dict[int, Label]) -> At
     return AtLabels(
         tuple(newest.values()), scores.raw_B[last_L] / detector.threshold, scores.anomalous_B[last_L]
     )
-
-
-def _newest(spans: topics.Spans) -> topics.Spans:
-    """The last of each partition."""
-    each = MOST_RECORDS // max(len(spans), 1)
-    return {p: (max(start, end - each), end) for p, (start, end) in spans.items()}

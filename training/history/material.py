@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.history import feedback, freshness, recordings
+from training.history import feedback, freshness, maintenance, recordings
 from training.history.feedback import AtLabels, Feedback, Label
 from training.history.history import History, from_files, from_topic
 from training.progress import Progress
-from training.settings import Settings
+from training.settings import Maintenance, Settings
 from worker.detection.detector import Detector
 from worker.models.registry import Registry
 
@@ -25,6 +25,7 @@ class Material(NamedTuple):
     everything: History
     labels: dict[int, Label]            # by row
     said: Feedback
+    maintenance: tuple[Maintenance, ...]
     at_labels: Callable[[Detector], AtLabels]
 
 
@@ -37,15 +38,16 @@ def read(settings: Settings, sources: Sequence[Path], registry: Registry, progre
         judged = partial(
             recordings.scored, history=everything, marked_N=marked_N, newest_share=settings.training.holdout
         )
-        return Material(everything, marked, Feedback(), judged)
+        return Material(everything, marked, Feedback(), settings.training.maintenance, judged)
     if sources:
-        everything, said = from_files(sources, settings), Feedback()
+        everything, said, worked_on = from_files(sources, settings), Feedback(), settings.training.maintenance
     else:
         fresh = freshness.required(registry, settings.input.topic, settings.training.min_new or 0)
         everything = from_topic(settings, progress, _now_ms, fresh)
         said = feedback.read(settings, progress)
+        worked_on = maintenance.windows(settings, progress)
     labels = feedback.rows(everything, said)
-    return Material(everything, labels, said, partial(feedback.scored, history=everything, labels=labels))
+    return Material(everything, labels, said, worked_on, partial(feedback.scored, history=everything, labels=labels))
 
 
 def _now_ms() -> int:

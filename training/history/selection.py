@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from training.history import exclusions, sample
 from training.history.feedback import Label
 from training.history.history import History
 from training.progress import Progress
-from training.settings import Settings
+from training.settings import Maintenance, Settings
 from worker.models.artifact import Artifact
 
 
@@ -21,7 +21,8 @@ class Selection(NamedTuple):
 
 
 def selected(
-    history: History, champion: Artifact | None, labels: Mapping[int, Label], settings: Settings, progress: Progress
+    history: History, champion: Artifact | None, labels: Mapping[int, Label], maintenance: Sequence[Maintenance],
+    settings: Settings, progress: Progress,
 ) -> Selection:
     """labels: of feedback, by row."""
     training = settings.training
@@ -32,7 +33,7 @@ def selected(
             "anomalous: all are learnt"
         )
         judge = None
-    found = exclusions.found(history, judge, labels, settings, progress.go_on)
+    found = exclusions.found(history, judge, labels, maintenance, settings, progress.go_on)
     for note in found.notes:
         progress.say(note)
     kept_N = np.flatnonzero(found.out_N == 0)

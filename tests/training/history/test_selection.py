@@ -56,7 +56,7 @@ def select(
     history: History, champion: Artifact | None, labels: dict[int, Label] | None = None, **training: object
 ) -> Selection:
     made = Settings(training=training)  # type: ignore[arg-type]
-    return selected(history, champion, labels or {}, made, Progress(io.StringIO()))
+    return selected(history, champion, labels or {}, made.training.maintenance, made, Progress(io.StringIO()))
 
 
 def pumps(n: int = 4) -> list[np.ndarray]:
@@ -166,7 +166,7 @@ def test_a_champion_of_other_features_judges_nothing(champion: Artifact) -> None
     history = plant(pumps())
     other = replace(history, features=tuple(reversed(history.features)))
     said = io.StringIO()
-    found = selected(other, champion, {}, Settings(), Progress(said))
+    found = selected(other, champion, {}, (), Settings(), Progress(said))
     assert len(found.history) == len(history)
     assert "has other features" in said.getvalue()
 
