@@ -52,6 +52,7 @@ class Schedule(Settings):
         import signal
 
         from training import job, schedule
+        from training.history import drift
         from training.metrics import Metrics
         from training.progress import Progress
         from worker import signals
@@ -71,6 +72,8 @@ class Schedule(Settings):
         runs = schedule.Schedule(
             lambda: job.run(settings, [], progress), next_run, metrics, stop,
             last_start=lambda: schedule.last_start(registry), jitter_seconds=schedule.jitter(self.jitter),
+            drifted=schedule.DriftTrigger(lambda: drift.look(self), self.training.drift_bound, metrics),
+            look_seconds=self.training.drift_look_seconds,
         )
         with signals.handled(stop, ring=(signal.SIGUSR1,)):
             server = HttpServer(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
+from training.history.drift import Drifted
 from training.history.feedback import LABELS
 from training.reporting.outcome import Promotion
 from worker import log
@@ -36,6 +37,10 @@ class Metrics:
             "training_runs", "Trainings: success, refused by its gates, skipped as too little was new, failed, stopped."
         )
         self._next = gauge("training_next_start_timestamp_seconds", "When the next training is due.")
+        self._drift = gauge(
+            "training_drift_statistic",
+            "Highest PSI, of a feature or the score, at the last look for drift (ZMU_TRAINING__DRIFT_BOUND).",
+        )
         self._feedback = Gauge(
             "training_feedback_labels", "Events that people had labelled at the last training, by label; and records "
             "that could not be read.", ("label",), namespace="zmu", registry=registry,
@@ -71,6 +76,14 @@ class Metrics:
     def stopped(self) -> None:
         self._runs.labels("stopped").inc()
         self._log.info("training stopped; nothing was published")
+
+    def looked(self, drifted: Drifted, triggers: bool) -> None:
+        self._drift.set(drifted.psi)
+        if triggers:
+            self._log.info("drift: training before it is due", **drifted._asdict())
+
+    def looked_in_vain(self, error: Exception) -> None:
+        self._log.warning("no look for drift", why=str(error))
 
     def waits(self, seconds: float) -> None:
         self._next.set(time.time() + seconds)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import random
 import time
 from collections.abc import Callable
 from typing import Literal
 
 from training import durations
+from training.history.drift import Drifted
 from training.history.freshness import TooLittleNew
 from training.metrics import Metrics
 from training.progress import Stopped
@@ -71,10 +73,14 @@ class Schedule:
         *,
         last_start: Callable[[], float | None] = lambda: None,
         jitter_seconds: float = 0.0,
+        drifted: Callable[[], bool] = lambda: False,
+        look_seconds: float = math.inf,
     ) -> None:
+        """drifted: whether not to wait any longer; asked every look_seconds. wait: whether somebody ended it."""
         self._train, self._next_run, self._metrics, self._stop = train, next_run, metrics, stop
         self._clock, self._wait = clock, wait or stop.wait
         self._last_start, self._jitter_seconds = last_start, jitter_seconds
+        self._drifted, self._look_seconds = drifted, look_seconds
         self._failures = 0
         self._last: Literal["none", "success", "skipped", "refused", "failed"] = "none"
         self._training = False
@@ -99,7 +105,11 @@ class Schedule:
         seconds += random.uniform(0.0, self._jitter_seconds)
         if seconds > 0:
             self._metrics.waits(seconds)
-        self._wait(seconds)
+        until = self._clock() + seconds
+        while not self._wait(min(seconds, self._look_seconds)):
+            seconds = until - self._clock()
+            if seconds <= 0 or self._drifted():
+                return
 
     def facts(self) -> dict[str, object]:
         """For /healthz and /readyz."""
@@ -128,6 +138,31 @@ class Schedule:
         self._metrics.trained(
             outcome.manifest.version, self._clock() - started, outcome.loss, outcome.promotion, outcome.feedback
         )
+
+
+class DriftTrigger:
+    """Whether to train before it is due, once for each champion: what its gates refuse would be refused again."""
+
+    def __init__(self, look: Callable[[], Drifted | None], bound: float | None, metrics: Metrics) -> None:
+        """bound: None where only the clock triggers."""
+        self._look, self._bound, self._metrics = look, bound, metrics
+        self._answered: str | None = None           # the champion whose drift was
+
+    def __call__(self) -> bool:
+        if self._bound is None:
+            return False
+        try:
+            found = self._look()
+        except UserError as error:                  # the next look comes
+            self._metrics.looked_in_vain(error)
+            return False
+        if found is None:
+            return False
+        triggers = found.psi > self._bound and found.version != self._answered
+        self._metrics.looked(found, triggers)
+        if triggers:
+            self._answered = found.version
+        return triggers
 
 
 def last_start(registry: Registry) -> float | None:

@@ -130,6 +130,13 @@ class TrainingSettings(Section):
         description="Records newer than what the last version learnt from, without which a run is skipped. 0: never "
         "skipped. Default: 0 for `run`, 1 for `schedule`. A CronJob sets 1 or more, and may then be repeated at will.",
     )
+    drift_bound: PositiveFloat | None = Field(
+        None,
+        description="For `schedule`: train before it is due where the newest readings have drifted further than this "
+        "from what the champion learnt, by PSI of a feature or of the score; 0.25 is a large change. Once for each "
+        "champion. Default: by the clock only.",
+    )
+    drift_look_seconds: PositiveFloat = Field(900.0, description="How often `schedule` looks for drift.")
     exclude_anomalous: bool = Field(
         True,
         description="Leave out what the current champion is in alarm about, beyond the rate that it was asked for. "

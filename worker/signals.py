@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import queue
 import signal
+import time
 from collections.abc import Iterator
+
+LOOK_UP_SECONDS = 0.5
 
 
 class Stop:
-    """Like a threading.Event, for one thread that waits, and safe to set from that thread's signal handler.
+    """Like a threading.Event, for the main thread to wait for, and safe to set from its own signal handlers.
 
-    Event.set takes a lock; the handler runs between any two steps of the main thread, which may hold that very lock on
+    Event.set takes a lock; a handler runs between any two steps of the main thread, which may hold that very lock on
     its way into Event.wait, and would then wait for itself for ever. A SimpleQueue's put may be called so.
     """
 
@@ -31,12 +34,21 @@ class Stop:
         return self._stopped
 
     def wait(self, seconds: float) -> bool:
-        """Until told to stop, rung, or so many seconds; whether told to stop."""
-        if not self._stopped:
+        """Until told to stop, rung, or so many seconds; whether it ended before its time.
+
+        It looks up now and then: the kernel may hand a signal to another thread, and then nothing wakes this one,
+        which alone runs the handlers.
+        """
+        deadline = time.monotonic() + seconds
+        while not self._stopped:
+            left = deadline - time.monotonic()
             with contextlib.suppress(queue.Empty):
-                self._bell.get(timeout=max(seconds, 0.0))
-                while True:             # however often it rang, it is one ring
+                self._bell.get(timeout=min(max(left, 0.0), LOOK_UP_SECONDS))
+                while not self._bell.empty():           # however often it rang, it is one ring
                     self._bell.get_nowait()
+                return True
+            if left <= 0:
+                break
         return self._stopped
 
 

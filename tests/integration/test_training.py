@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 from tests.programs import Program, until
 from tests.training import machine
 from training import job
-from training.history import history
+from training.history import drift, history
 from training.progress import Progress
 from training.settings import Settings
 from worker.errors import BrokerError, TrainingError
@@ -165,4 +165,34 @@ def test_the_schedule_trains_serves_metrics_and_leaves_on_sigterm(
         assert program.metric(success) == 0
         program.process.send_signal(signal.SIGUSR1)
         until(lambda: program.metric(skipped) + program.metric(success) >= 1, 60, lambda: program.stderr)
+        assert program.stop(signal.SIGTERM) == 0, program.stderr
+
+
+def test_drift_starts_a_training_before_it_is_due(broker: str, topic: Callable[..., str], tmp_path: Path) -> None:
+    name = topic()
+    fill(broker, name, values(1500))
+    made = settings(broker, name, tmp_path, min_steps=100, epochs=1, rivals=False)
+    made = made.model_copy(update={"model": made.model.model_copy(update={"drift_readings": 1500})})
+    assert drift.look(made) is None                     # there is no champion yet
+    first = job.run(made, [], Progress(io.StringIO())).manifest.version
+    seen = drift.look(made)
+    assert seen is not None
+    assert seen.version == first
+    assert seen.psi < 0.1
+    environment = {
+        "ZMU_KAFKA__BOOTSTRAP_SERVERS": broker, "ZMU_INPUT__TOPIC": name, "ZMU_MODEL__REGISTRY": str(tmp_path),
+        "ZMU_MODEL__DRIFT_READINGS": "1500", "ZMU_TRAINING__DRIFT_BOUND": "0.25",
+        "ZMU_TRAINING__DRIFT_LOOK_SECONDS": "0.5", "ZMU_TRAINING__MIN_STEPS": "100", "ZMU_TRAINING__EPOCHS": "1",
+        "ZMU_TRAINING__RIVALS": "false", "ZMU_HTTP__HOST": "127.0.0.1", "ZMU_HTTP__PORT": "0",
+    }
+    with Program("training", "schedule", "--every", "24h", **environment) as program:
+        program.says('"event": "next training"')
+        until(lambda: program.metric("zmu_training_drift_statistic") > 0, 60, lambda: program.stderr)
+        moved = [json.dumps(row | {"pressure": row["pressure"] + 1.5}).encode() for row in machine.rows(1500, seed=1)]
+        fill(broker, name, moved)
+        program.says("drift: training before it is due")
+        said = next(json.loads(line) for line in program.stderr.splitlines() if "drift: training" in line)
+        assert (said["version"], said["feature"]) == (first, "pressure")
+        assert said["psi"] > 0.25
+        until(lambda: program.metric("zmu_training_duration_seconds") > 0, 90, lambda: program.stderr)
         assert program.stop(signal.SIGTERM) == 0, program.stderr

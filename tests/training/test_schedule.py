@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import factory
 from training import lock, schedule
+from training.history import drift
+from training.history.drift import Drifted
 from training.history.freshness import TooLittleNew
 from training.metrics import Metrics
 from training.progress import Stopped
-from worker.errors import SettingsError, TrainingError
+from worker.errors import BrokerError, SettingsError, TrainingError
 from worker.models.registry import Registry
 from worker.signals import Stop
 
@@ -127,6 +130,39 @@ def test_too_little_new_is_no_failure() -> None:
     assert day.sample("training_runs_total", result="skipped") == 1
     assert day.sample("training_feedback_labels", label="false_alarm") == 3
     assert made.facts()["last_run"] == "success"
+
+
+def test_drift_trains_before_it_is_due_and_once_for_a_champion() -> None:
+    looks = iter([None, Drifted("v1", 0.1, "load"), Drifted("v1", 0.4, "load"), Drifted("v1", 0.5, "load"),
+                  BrokerError("away"), Drifted("v2", 0.3, drift.SCORE)])
+    day = Day(5, lambda _: "promoted")
+
+    def look() -> Drifted | None:
+        found = next(looks, None)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    trigger = schedule.DriftTrigger(look, 0.25, day.metrics)
+    day.run(schedule.every("1h"), drifted=trigger, look_seconds=900)
+    # At 900, 1800 and 2700 s after the first; then after 900, 1800 and 2700 s in vain and for once in time.
+    assert np.diff(day.starts).tolist() == [2700 + 10, 2700 + 10, 3600, 3600]
+    assert day.sample("training_drift_statistic") == 0.3
+    assert next(looks, None) is None
+
+
+def test_without_a_bound_nobody_looks() -> None:
+    day = Day(2, lambda _: "promoted")
+    day.run(schedule.every("1h"), drifted=schedule.DriftTrigger(lambda: pytest.fail("looked"), None, day.metrics),
+            look_seconds=900)
+    assert np.diff(day.starts).tolist() == [3600]
+
+
+def test_a_ring_ends_the_wait() -> None:
+    day = Day(2, lambda _: "promoted")
+    day.wait = lambda seconds: True                                 # type: ignore[method-assign]
+    day.run(schedule.every("1h"))
+    assert np.diff(day.starts).tolist() == [10]
 
 
 def test_jitter_only_ever_delays() -> None:

@@ -27,7 +27,8 @@ def test_a_ring_ends_one_wait_and_a_stop_every_one() -> None:
     assert not stop.wait(0)
     stop.ring()
     stop.ring()
-    assert not stop.wait(60)
+    assert stop.wait(60)
+    assert not stop.is_set()
     waiting = threading.Thread(target=stop.wait, args=(60,), daemon=True)
     waiting.start()
     waiting.join(0.05)
@@ -45,9 +46,11 @@ def test_signals_set_it_and_the_former_handlers_come_back() -> None:
     stop = Stop()
     with handled(stop, ring=(signal.SIGUSR1,)):
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert not stop.wait(60)
+        assert stop.wait(60)
+        assert not stop.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(60)
+        assert stop.is_set()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -55,3 +58,22 @@ def test_a_signal_at_any_moment_of_the_wait_leaves_no_one_waiting() -> None:
     """With threading.Event, the handler met the lock that its own thread held: it hung, or died of recursion."""
     done = subprocess.run([sys.executable, "-c", RUNG_IN_THE_MIDST], capture_output=True, text=True, timeout=60)
     assert done.stdout == "done\n", done.stderr
+
+
+TAKEN_BY_ANOTHER_THREAD = """
+import os, signal, threading
+from worker.signals import Stop, handled
+
+stop = Stop()
+with handled(stop):
+    def take() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    threading.Timer(0.2, take).start()
+    print(stop.wait(3600))
+"""
+
+
+def test_a_signal_that_another_thread_takes_ends_the_wait_too() -> None:
+    done = subprocess.run([sys.executable, "-c", TAKEN_BY_ANOTHER_THREAD], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr

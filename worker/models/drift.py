@@ -24,6 +24,7 @@ from worker.records import F32, F64, I32, Batch
 
 LEAST_SHARE = 1e-3                      # of a bin, so that an empty one does not weigh without bound
 PANES = 12
+LEAST_READINGS = 1000                   # fewer say nothing
 AT_MOST = 256                           # of a batch are counted: a statistic needs no more, and the loop has no time
 
 

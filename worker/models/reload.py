@@ -17,14 +17,13 @@ from worker.heartbeat import Heartbeat
 from worker.metrics import Metrics
 from worker.models import aliases, artifact
 from worker.models.artifact import Artifact
-from worker.models.drift import Drift
+from worker.models.drift import LEAST_READINGS, Drift
 from worker.models.guard import Before, Guard, Rate
 from worker.models.registry import Registry
 from worker.models.shadow import Shadow
 from worker.settings import ModelSettings
 
 Features = tuple[str, ...]
-LEAST_READINGS = 1000                   # fewer say nothing about drift
 GUARD = "guard"                         # in place of an alias, where refusals are kept
 
 
