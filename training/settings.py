@@ -136,7 +136,7 @@ class TrainingSettings(Section):
         "from what the champion learnt, by PSI of a feature or of the score; 0.25 is a large change. Once for each "
         "champion. Default: by the clock only.",
     )
-    drift_look_seconds: PositiveFloat = Field(900.0, description="How often `schedule` looks for drift.")
+    drift_look_seconds: PositiveFloat = Field(900.0, description="Seconds between two looks of `schedule` for drift.")
     exclude_anomalous: bool = Field(
         True,
         description="Leave out what the current champion is in alarm about, beyond the rate that it was asked for. "
