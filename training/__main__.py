@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from training.settings import Place, Settings
+from training.settings import Duration, Place, Settings
 from worker import cli, log
 
 
@@ -199,9 +199,13 @@ class Models(Settings):
         description="list: all versions. show: one. promote: serve one. rollback: serve again what was served before."
     )
     version: CliPositionalArg[str] = Field("", description="A version or an alias, for show and promote.")
+    after_shadow: Duration | None = Field(
+        None,
+        description="promote: only what workers have had in the shadow for so long (ZMU_MODEL__SHADOW): 24h, 7d.",
+    )
 
     def run(self) -> int:
-        from training import models
+        from training import durations, models
         from worker.models.registry import Registry
 
         log.configure(self.log)
@@ -212,7 +216,8 @@ class Models(Settings):
             case "show":
                 print("\n".join(models.shown(registry, self.version or alias)))
             case "promote":
-                print(models.promoted(registry, alias, self.version))
+                shadow_seconds = durations.seconds(self.after_shadow) if self.after_shadow else 0.0
+                print(models.promoted(registry, alias, self.version, shadow_seconds))
             case "rollback":
                 print(models.rolled_back(registry, alias))
         return 0

@@ -23,6 +23,12 @@ def seconds(text: str) -> float:
     return total
 
 
+def shown(seconds: float) -> str:
+    """For people: 45 s, 1.5 h, 3 d."""
+    unit = next((unit for unit in ("d", "h", "m") if seconds >= _UNITS_SECONDS[unit]), "s")
+    return f"{round(seconds / _UNITS_SECONDS[unit], 1):g} {unit}"
+
+
 def valid(text: str) -> str:
     """`text` unchanged, for settings. Raises ValueError."""
     seconds(text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from training import publish
+from training import durations, publish
 from worker.errors import ModelError, SettingsError
-from worker.models import artifact
+from worker.models import artifact, shadow_time
 from worker.models.artifact import Manifest
 from worker.models.registry import Registry
+from worker.models.shadow_time import InShadow
 from worker.records import rfc3339
 
 DETAIL = re.compile(r"error\.|rival\.\w+\.detected\.")      # one for each feature or fault: the report shows them
@@ -57,6 +58,9 @@ def shown(registry: Registry, wanted: str) -> list[str]:
     lines += [f"figure      {name} {value:.6g}" for name, value in figures.items() if not DETAIL.match(name)]
     lines += [f"feedback    {count:,} {label}" for label, count in record.feedback.items()]
     lines += [f"remark      {remark}" for remark in record.remarks]
+    seen = shadow_time.of(registry, version)
+    if seen.readings:
+        lines.append(f"shadow      {_in_shadow(seen)}")
     for g in manifest.gates:
         value = "no number" if g.value is None else f"{g.value:.4g}"
         verdict = "passed" if g.passed else "FAILED"
@@ -64,9 +68,16 @@ def shown(registry: Registry, wanted: str) -> list[str]:
     return lines
 
 
-def promoted(registry: Registry, alias: str, wanted: str) -> str:
+def promoted(registry: Registry, alias: str, wanted: str, shadow_seconds: float = 0.0) -> str:
+    """shadow_seconds: so long it must have been in the shadow of what serves."""
     version = resolved(registry, wanted)
     artifact.read_manifest(registry, version)           # what cannot be read must not be served
+    seen = shadow_time.of(registry, version) if shadow_seconds else None
+    if seen is not None and seen.seconds < shadow_seconds:
+        raise ModelError(
+            f"{version} is not promoted: {_in_shadow(seen)}; {durations.shown(shadow_seconds)} are asked for. Workers "
+            "with ZMU_MODEL__SHADOW=challenger and the right to write to the registry tell it there"
+        )
     before = publish.promote(registry, alias, version)
     if before == version:
         return f"{version} is {alias} already"
@@ -90,6 +101,15 @@ def resolved(registry: Registry, wanted: str) -> str:
         found = f"it has {', '.join(versions[-5:])}" if versions else "it holds no version"
         raise ModelError(f"{registry.place} has no version or alias {wanted!r}; {found}")
     return version
+
+
+def _in_shadow(seen: InShadow) -> str:
+    if not seen.readings:
+        return "no worker has told of it in the shadow"
+    return (
+        f"{durations.shown(seen.seconds)} in the shadow, {seen.readings:,} readings, {seen.alarms / seen.readings:.2%} "
+        f"in alarm; the served version said the same of {seen.alike / seen.readings:.2%}"
+    )
 
 
 def _row(manifest: Manifest) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from training import __main__ as program
 from training.fitting import dataset
 from training.history.history import from_files
 from training.settings import TrainingSettings
+from worker.models.registry import Registry
+from worker.models.shadow_time import Stretch, Told
 
 QUICK = ("--training.min-steps", "300", "--training.epochs", "2", "--training.latent", "4")
 
@@ -39,7 +41,16 @@ def test_from_files_to_a_rollback(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "a,1.csv" in capsys.readouterr().out
     assert program.main(["models", "rollback"]) == 0
     assert f"{versions[0]} is champion again" in capsys.readouterr().out
-    assert program.main(["models", "promote", versions[1]]) == 0
+    asked = ["models", "promote", versions[1], "--after-shadow", "24h"]
+    assert program.main(asked) == 2
+    assert "no worker has told of it in the shadow; 1 d are asked for" in capsys.readouterr().err
+    stretch = Stretch(versions[1])
+    for hours in (23, 24):
+        stretch.told = Told(0, hours * 3_600_000, 5000, 50, 4900)
+        stretch.note(Registry(str(tmp_path / "models"), "default"))
+        assert program.main(["models", "show", versions[1]]) == 0
+        assert f"{['23 h', '1 d'][hours - 23]} in the shadow, 5,000 readings, 1.00% in alarm" in capsys.readouterr().out
+        assert program.main(asked) == (2 if hours == 23 else 0)
     assert (tmp_path / "models/default/aliases/champion").read_text() == versions[1]
 
 

@@ -2,6 +2,7 @@
 
     <registry>/<name>/<version>/{model.safetensors, manifest.json, report.html}
     <registry>/<name>/aliases/<alias>          holds a version
+    <registry>/<name>/shadow/<version>/        how long, and how, it did in the shadow: worker/models/shadow_time.py
 
 A version is complete when its manifest is there (it is written last) and never changes. An alias moves by an
 atomic replace, so a reader sees the old version or the new one.
@@ -18,14 +19,19 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from worker.errors import ModelError, RegistryError
+from worker.models import inside
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 REPORT = "report.html"
-MAX_FILE_BYTES = {MANIFEST: 64 * 2**20, WEIGHTS: 4 * 2**30, REPORT: 256 * 2**20}
+MAX_FILE_BYTES = {MANIFEST: 64 * 2**20, WEIGHTS: 512 * 2**20, REPORT: 256 * 2**20}
+MAX_ALIAS_BYTES = 256
+MAX_NOTE_BYTES = 4096
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _ALIASES = "aliases"
+_NOTES = "shadow"
 
 
 class Registry:
@@ -75,17 +81,19 @@ class Registry:
             if not self._fs.isdir(folder):
                 return {}
             names = [path.rstrip("/").rsplit("/", 1)[1] for path in self._fs.ls(folder, detail=False)]
-            found = {name: self.resolve(name) for name in sorted(names) if re.fullmatch(r"[a-z][a-z0-9_-]*", name)}
+            found = {name: self.resolve(name) for name in sorted(names) if _ALIAS.fullmatch(name)}
             return {name: version for name, version in found.items() if version}
 
     def resolve(self, alias: str) -> str | None:
         """The version that the alias names; None where there is no such alias."""
+        if not _ALIAS.fullmatch(alias):
+            return None
         with self._explained("read"):
             try:
-                content: bytes = self._fs.cat_file(f"{self._root}/{_ALIASES}/{alias}")
+                content = self._content(f"{self._root}/{_ALIASES}/{alias}", MAX_ALIAS_BYTES)
             except FileNotFoundError:
                 return None
-        version = content[:256].decode("utf-8", "replace").strip()
+        version = content.decode("utf-8", "replace").strip()
         if not _VERSION.fullmatch(version):
             raise ModelError(f"alias {alias!r} in {self.place} holds {version[:64]!r}, which is no version")
         return version
@@ -95,22 +103,28 @@ class Registry:
         path = self._path(version, file)
         with self._explained("read"):
             try:
-                size = self._fs.size(path)
-                if size is not None and size > MAX_FILE_BYTES[file]:
-                    raise ModelError(
-                        f"{file} of {self.place}/{version} has {size} bytes; at most {MAX_FILE_BYTES[file]} are read"
-                    )
-                content = self._fs.cat_file(path)
+                return self._content(path, MAX_FILE_BYTES[file])
             except FileNotFoundError:
                 raise ModelError(
                     f"{self.place}/{version} has no {file}; `zmu-training models list` shows the versions"
                 ) from None
+
+    def _content(self, path: str, most_bytes: int) -> bytes:
+        if isinstance(self._fs, LocalFileSystem):
+            return inside.read(self._root, path, most_bytes)
+        size = self._fs.size(path)
+        inside.require_size(path, most_bytes + 1 if size is None else size, most_bytes)
+        # No more than was said, should the object be replaced by a larger one meanwhile.
+        content = self._fs.cat_file(path, start=0, end=size) if size else b""
         assert isinstance(content, bytes)
         return content
 
     def publish(self, version: str, files: Mapping[str, bytes]) -> None:
         """Writes a version. Its manifest goes last: until then no reader takes it for one."""
         assert MANIFEST in files
+        for file, content in files.items():
+            if len(content) > MAX_FILE_BYTES[file]:
+                raise RegistryError(f"{file} has {len(content)} bytes; the worker reads at most {MAX_FILE_BYTES[file]}")
         with self._explained("write"):
             if self._fs.exists(self._path(version, MANIFEST)):
                 raise RegistryError(f"{self.place}/{version} is there already; versions never change")
@@ -119,6 +133,7 @@ class Registry:
 
     def point(self, alias: str, version: str) -> None:
         """Moves an alias. Raises ModelError where the version is not there."""
+        assert _ALIAS.fullmatch(alias), alias
         with self._explained("write"):
             if not self._fs.exists(self._path(version, MANIFEST)):
                 raise ModelError(
@@ -126,12 +141,32 @@ class Registry:
                 )
             self._write(f"{self._root}/{_ALIASES}/{alias}", version.encode())
 
+    def note(self, version: str, name: str, content: bytes) -> None:
+        """A small file about a version, beside it: the version itself never changes. Replaces the one of that name."""
+        with self._explained("write"):
+            self._write(f"{self._notes(version)}/{name}.json", content)
+
+    def notes(self, version: str) -> list[bytes]:
+        """All that was noted of a version."""
+        with self._explained("read"):
+            self._fs.invalidate_cache()
+            folder = self._notes(version)
+            if not self._fs.isdir(folder):
+                return []
+            paths = [path for path in self._fs.ls(folder, detail=False) if path.endswith(".json")]
+            return [self._content(path, MAX_NOTE_BYTES) for path in paths]
+
     def writable(self) -> None:
         """Raises RegistryError where nothing can be written: said before a training, not after it."""
         probe = f"{self._root}/.probe-{secrets.token_hex(4)}"
         with self._explained("write"):
             self._write(probe, b"")
             self._fs.rm_file(probe)
+
+    def _notes(self, version: str) -> str:
+        if not _VERSION.fullmatch(version):
+            raise ModelError(f"{version!r} is no name of a version in {self.place}")
+        return f"{self._root}/{_NOTES}/{version}"
 
     def _path(self, version: str, file: str) -> str:
         if not _VERSION.fullmatch(version) or version == _ALIASES or file not in MAX_FILE_BYTES:
@@ -144,6 +179,7 @@ class Registry:
             self._fs.pipe_file(path, content)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        inside.require(self._root, os.path.dirname(path))
         twin = f"{path}.{secrets.token_hex(4)}.part"
         try:
             with open(twin, "wb") as file:

@@ -21,10 +21,11 @@ from worker.models.drift import LEAST_READINGS, Drift
 from worker.models.guard import Before, Guard, Rate
 from worker.models.registry import Registry
 from worker.models.shadow import Shadow
+from worker.models.shadow_time import NOTE_SECONDS
 from worker.settings import ModelSettings
 
 Features = tuple[str, ...]
-GUARD = "guard"                         # in place of an alias, where refusals are kept
+GUARD, SHADOW_TIME = "guard", "shadow time"     # in place of an alias, where refusals are kept
 
 
 class Champion(NamedTuple):
@@ -53,6 +54,7 @@ class Models:
         self._refusals: dict[str, str] = {}     # by alias, the one that was said
         self._barred: dict[str, str] = {}       # version that the guard took out of service → the one before it
         self._shadow: Shadow | None = None
+        self._noted = time.monotonic()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
 
@@ -108,6 +110,7 @@ class Models:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        self._note_shadow()
 
     def look(self) -> None:
         """One look at the aliases. A version that is refused is named once, tried again at every look (a slow store may
@@ -116,6 +119,8 @@ class Models:
         self._look_at(self._settings.alias, self._look_at_champion)
         if self._settings.shadow is not None:
             self._look_at(self._settings.shadow, self._look_at_shadow)
+            if time.monotonic() - self._noted >= NOTE_SECONDS:
+                self._note_shadow()
         else:
             self._attach()
 
@@ -146,10 +151,25 @@ class Models:
         """A shadow is looked on with by whichever version serves; where both are one, there is none."""
         version = self._registry.resolve(self._settings.shadow or "")
         if version in (None, self.current.version):
+            self._note_shadow()
             self._shadow = None
         elif self._shadow is None or self._shadow.version != version:
+            self._note_shadow()
             self._shadow = Shadow(version or "", self._load(version or "").detector, self._metrics)
         self._attach()
+
+    def _note_shadow(self) -> None:
+        """Whoever promotes it may ask how long it has been one. No right to write costs that, and no more."""
+        shadow, self._noted = self._shadow, time.monotonic()
+        if shadow is None:
+            return
+        try:
+            shadow.stretch.note(self._registry)
+            self._refusals.pop(SHADOW_TIME, None)
+        except RegistryError as error:
+            if self._refusals.get(SHADOW_TIME) != str(error):
+                self._refusals[SHADOW_TIME] = str(error)
+                self._metrics.survived("shadow", error)
 
     def _attach(self) -> None:
         """The shadow looks on with what serves, and a guard that has finished no longer does."""

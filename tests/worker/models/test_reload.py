@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from tests import factory
 from tests.worker.models.service import Service
 from worker.detection.detector import Detector, Observer
+from worker.errors import RegistryError
+from worker.models import reload, shadow_time
 from worker.models.guard import BLOCK, Guard
 from worker.models.reload import Champion, Models
 from worker.models.shadow import Shadow
@@ -97,3 +100,52 @@ def test_a_look_while_a_version_is_taken(tmp_path: Path, shadow: str | None) -> 
 
     assert lookers(before) == []
     assert lookers(service.models.current.detector) == [Guard, Shadow][: 1 + bool(shadow)]
+
+
+def test_how_long_a_version_was_in_the_shadow_is_told_in_the_registry(tmp_path: Path) -> None:
+    registry = factory.publish(tmp_path)
+    factory.publish(tmp_path, "v2", champion=False)
+    registry.point("challenger", "v2")
+    service = Service(registry, shadow="challenger")
+    assert shadow_time.of(registry, "v2") == (0, 0, 0, 0)
+    service.models.look()
+    service.turn(1)
+    time.sleep(0.05)
+    service.turn(2, faulty=0.5)
+    service.models.close()
+    seen = shadow_time.of(registry, "v2")
+    assert seen.readings == 2 * BLOCK
+    assert seen.alarms == service.sample("shadow_anomalies_total", model_version="v2") > 0
+    assert seen.alike == service.sample("shadow_agreements_total", model_version="v2")
+    assert 0.05 <= seen.seconds < 30
+    assert registry.versions() == ["v1", "v2"]                      # what was noted is no version
+
+
+def test_stretches_of_several_workers_count_the_time_once(tmp_path: Path) -> None:
+    registry = factory.publish(tmp_path)
+    told = [(0, 3_600_000), (1_800_000, 5_400_000), (2_000_000, 3_000_000), (9_000_000, 9_600_000)]
+    for number, (since, until) in enumerate(told):
+        stretch = shadow_time.Stretch("v1", f"worker-{number}", shadow_time.Told(since, until, 10, 1, 9))
+        stretch.note(registry)
+        stretch.note(registry)                                      # once more: it takes the place of the first
+    registry.note("v1", "torn", b"{")
+    assert shadow_time.of(registry, "v1") == (6000.0, 40, 4, 36)
+
+
+def test_no_right_to_write_costs_the_time_in_the_shadow_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = factory.publish(tmp_path)
+    factory.publish(tmp_path, "v2", champion=False)
+    registry.point("challenger", "v2")
+    service = Service(registry, shadow="challenger")
+
+    def refuses(*_: object) -> None:
+        raise RegistryError("read-only")
+
+    monkeypatch.setattr(registry, "note", refuses)
+    monkeypatch.setattr(reload, "NOTE_SECONDS", 0.0)
+    for seed in range(3):
+        service.models.look()
+        assert len(service.turn(seed).anomaly_score_B) == BLOCK
+    assert service.sample("errors_total", stage="shadow", type="RegistryError") == 1    # said once
