@@ -42,6 +42,14 @@ HEADERS = {
     "ce_time": "The reading's timestamp.",
     "content-type": "Of the value.",
 }
+TRACE = {                               # W3C Trace Context; of events that are traced
+    "traceparent": {
+        "type": "string",
+        "description": "Only with ZMU_TRACES__ENABLED: goes on with the reading's trace, where it came with one.",
+        "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+    },
+    "tracestate": {"type": "string", "description": "The reading's, where it came with one."},
+}
 FORMATS = {
     "ce_id": {"format": "uuid"},
     "ce_source": {"pattern": "^kafka:.+/[0-9]+$"},
@@ -155,7 +163,7 @@ def headers_schema() -> str:
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": "Kafka headers of a zmu anomaly event: CloudEvents 1.0, binary mode",
             "type": "object",
-            "properties": properties,
+            "properties": properties | TRACE,
             "required": list(properties),
         }
     )

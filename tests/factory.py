@@ -17,7 +17,7 @@ from worker.detection.scaling import Scaling
 from worker.faults.quality import Quality
 from worker.models import artifact
 from worker.models.artifact import Manifest, TrainingRecord
-from worker.models.registry import Registry
+from worker.models.registry import Registry, opened
 from worker.records import PlainRecord
 
 FEATURES = ("temperature", "pressure", "flow")
@@ -59,7 +59,7 @@ def publish(
         "training": TrainingRecord(rows=100, seed=1),
         "sha256": artifact.sha256_of(weights),
     }
-    registry = Registry(str(folder), name)
+    registry = opened(str(folder), name)
     artifact.save(registry, Manifest(**(fields | changes)), weights, "<html></html>")  # type: ignore[arg-type]
     if champion:
         registry.point("champion", version)

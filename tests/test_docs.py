@@ -18,7 +18,9 @@ from tests.documents import PAGES, README, ROOT, Block, blocks, made, registries
 from tests.factory import records
 from worker.cli import variables
 from worker.codec.events import dead_letter
-from worker.records import Refusal, event_id
+from worker.kafka import damage
+from worker.metrics import Metrics
+from worker.records import REASONS, Refusal, event_id
 
 DOCS = ROOT / "docs"
 
@@ -71,6 +73,7 @@ def test_the_codes_of_dead_letters() -> None:
             if isinstance(code, ast.Constant):
                 given.add(str(code.value))
     assert "invalid_json" in given
+    given.add(damage.CODE)              # of whole batches, which no decoder sees
     assert {row[0].strip("`") for row in table(DOCS / "events.md", "code")} == given
 
 
@@ -119,7 +122,7 @@ def test_make_knows_its_targets(command: str) -> None:
 
 
 def test_no_block_is_left_untried() -> None:
-    """The sections are tried by tests/integration/test_readme.py."""
+    """The sections are tried by tests/integration/test_readme.py, and by tests/deploy/test_scrape.py."""
     sections = ("From zero to your own topic", "Recordings")
 
     def tried(block: Block) -> bool:
@@ -128,7 +131,22 @@ def test_no_block_is_left_untried() -> None:
                 return block.section in sections or block.text.strip() in make_targets()
             case "toml":
                 return block.section in sections
+            case "yaml":
+                return block.section == "Metrics and health"
             case language:
                 return language in ("python", "json", "text")
 
     assert [b for page in PAGES for b in blocks(page) if not tried(b)] == []
+
+
+def test_every_reason_of_a_dead_letter_is_told_and_counted_from_the_start() -> None:
+    page = (DOCS / "events.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| ", page[page.index("| code | what was wrong |") :], re.MULTILINE)
+    assert tuple(told) == REASONS
+    source = "".join(file.read_text() for file in (ROOT / "worker").rglob("*.py"))
+    said = set(re.findall(r'Refused\(\s*"(\w+)"', source))
+    assert len(said) >= 9
+    assert said <= set(REASONS)
+    served = Metrics().registry
+    for reason in REASONS:
+        assert served.get_sample_value("zmu_records_dead_lettered_total", {"reason": reason}) == 0

@@ -136,7 +136,7 @@ def test_the_packages_themselves_are_empty() -> None:
     [
         ("training.__main__", ("worker.http", "wsgiref.simple_server", "worker.daemon")),
         ("worker.__main__", ("torch", "kafka", "matplotlib", "training")),
-        ("worker.daemon", ("matplotlib", "training", "pandas", "scipy")),
+        ("worker.daemon", ("matplotlib", "training", "pandas", "scipy", "opentelemetry")),
     ],
 )
 def test_a_program_does_not_load_what_it_does_not_use(module: str, absent: tuple[str, ...]) -> None:

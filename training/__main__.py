@@ -21,16 +21,24 @@ class Run(Settings):
     source: list[Path] = Field([], description="Recordings (CSV, JSON lines, Parquet) to learn from in Kafka's place.")
 
     def run(self) -> int:
+        import io
+
+        from training import ranks
         from training.history.freshness import TooLittleNew
         from training.job import run
         from training.progress import Progress
         from worker.errors import TrainingError
 
         log.configure(self.log)
-        try:
-            outcome = run(self, self.source, Progress())
-        except TooLittleNew as why:
-            print(f"skipped: {why}")
+        with ranks.joined(self.device):
+            speaks = ranks.first()
+            try:
+                outcome = run(self, self.source, Progress() if speaks else Progress(io.StringIO()))
+            except TooLittleNew as why:
+                if speaks:
+                    print(f"skipped: {why}")
+                return 0
+        if not speaks:
             return 0
         print(outcome.summary)
         if outcome.promotion == "refused":
@@ -51,22 +59,24 @@ class Schedule(Settings):
     def run(self) -> int:
         import signal
 
-        from training import job, schedule
+        from training import job, ranks, schedule
         from training.history import drift
         from training.metrics import Metrics
         from training.progress import Progress
         from worker import signals
         from worker.errors import SettingsError
         from worker.http import HttpServer
-        from worker.models.registry import Registry
+        from worker.models.registry import opened
 
         log.configure(self.log)
+        if ranks.asked():
+            raise SettingsError("schedule is one process; give torchrun `-m training run`, and let a CronJob repeat it")
         if (self.every is None) == (self.cron is None):
             raise SettingsError("give one of --every (such as 6h) and --cron (such as '0 */6 * * *')")
         next_run = schedule.every(self.every) if self.every is not None else schedule.cron(self.cron or "")
         stop, metrics = signals.Stop(), Metrics()
         progress = Progress(stopping=stop.is_set)
-        registry = Registry(self.model.registry, self.model.name)
+        registry = opened(self.model.registry, self.model.name)
         least = 1 if self.training.min_new is None else self.training.min_new
         settings = self.model_copy(update={"training": self.training.model_copy(update={"min_new": least})})
         runs = schedule.Schedule(
@@ -112,7 +122,7 @@ class Evaluate(Settings):
         from worker.detection.budget import target_rate
         from worker.detection.detector import Detector
         from worker.models.artifact import load
-        from worker.models.registry import Registry
+        from worker.models.registry import opened
         from worker.recordings.score import say_refused
 
         log.configure(self.log)
@@ -120,7 +130,7 @@ class Evaluate(Settings):
             from training.evaluation import plot as evaluation_plot
 
             evaluation_plot.require_picture(self.plot_file)
-        registry = Registry(self.model.registry, self.model.name)
+        registry = opened(self.model.registry, self.model.name)
         version = models.resolved(registry, self.version or self.model.alias)
         loaded = load(registry, version, device.choose(self.device))
         rate = target_rate(self.model, loaded.manifest)
@@ -166,10 +176,10 @@ class Backtest(Settings):
         from worker.detection.detector import Detector
         from worker.errors import written
         from worker.models.artifact import load
-        from worker.models.registry import Registry
+        from worker.models.registry import opened
 
         log.configure(self.log)
-        registry = Registry(self.model.registry, self.model.name)
+        registry = opened(self.model.registry, self.model.name)
         loaded = load(registry, models.resolved(registry, self.version or self.model.alias), device.choose(self.device))
         rate = target_rate(self.model, loaded.manifest)
         detector = Detector(loaded, rate, withhold=self.model.warm_up == "withhold")
@@ -206,10 +216,10 @@ class Models(Settings):
 
     def run(self) -> int:
         from training import durations, models
-        from worker.models.registry import Registry
+        from worker.models.registry import opened
 
         log.configure(self.log)
-        registry, alias = Registry(self.model.registry, self.model.name), self.model.alias
+        registry, alias = opened(self.model.registry, self.model.name), self.model.alias
         match self.action:
             case "list":
                 print("\n".join(models.listed(registry)))

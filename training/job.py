@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import lock, publish
+from training import lock, publish, ranks
 from training.fitting import dataset, draft, fit, recalibrate
 from training.fitting.dataset import Dataset
 from training.gates import candidates, contest, gate, rivals
@@ -22,26 +22,27 @@ from training.progress import Progress
 from training.reporting import report
 from training.reporting.outcome import Outcome, Promotion
 from training.settings import Settings
-from worker import device
 from worker.errors import ModelError
 from worker.models import artifact
-from worker.models.artifact import Artifact, GateResult, Manifest
+from worker.models.artifact import Artifact, GateResult, Losses, Manifest
 from worker.models.reference import Reference
-from worker.models.registry import Registry
+from worker.models.registry import Registry, opened
 
 
 def run(settings: Settings, sources: Sequence[Path], progress: Progress) -> Outcome:
     """Raises UserError for what a user can mend, Stopped where told to stop, TooLittleNew where there is nothing to do;
-    then nothing was published.
+    then nothing was published. Of several processes (training/ranks.py) all come to the same, and the first publishes.
     """
-    registry = Registry(settings.model.registry, settings.model.name)
+    registry = opened(settings.model.registry, settings.model.name)
+    if not ranks.first():
+        return _run(settings, sources, registry, progress)
     registry.writable()                 # said before the work, not after it
     with lock.held(registry):
         return _run(settings, sources, registry, progress)
 
 
 def _run(settings: Settings, sources: Sequence[Path], registry: Registry, progress: Progress) -> Outcome:
-    chosen = device.choose(settings.device)
+    chosen = ranks.device_of(settings.device)
     champion = _champion(registry, settings, chosen, progress)
     known = material.read(settings, sources, registry, progress)
     everything, labels, said = known.everything, known.labels, known.said
@@ -52,6 +53,7 @@ def _run(settings: Settings, sources: Sequence[Path], registry: Registry, progre
     train, held = (
         fit.inputs(part, data.scaling, data.recipe.window, data.gap_seconds, chosen) for part in (data.train, data.held)
     )
+    ranks.require_same("readings", (data.train.x_BF, data.held.x_BF))
     manifest = draft.made(settings, history, data, remarks, said)
     recalibrated = partial(
         recalibrate.with_feedback, history=everything, labels=labels, most=settings.training.feedback.most_raise
@@ -117,12 +119,15 @@ def _publish(
             "created_at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "figures": {name: value for name, value in judged.figures.items() if np.isfinite(value)},
             "reference": _reference(data, judged),
+            "losses": tuple(Losses(**look._asdict()) for look in fitted.looks),
             "gates": gates,
             "sha256": artifact.sha256_of(weights),
         }
     )
     manifest = Manifest.model_validate(manifest.model_dump())       # model_copy does not validate
     outcome = Outcome(manifest, registry.place, _verdict(gates, settings))
+    if not ranks.first():
+        return outcome
     page = report.render(outcome.manifest, outcome.promotion, data, fitted, judged.shown, judged.share_L)
     artifact.save(registry, manifest, weights, page)
     if outcome.promotion == "promoted":
@@ -134,8 +139,10 @@ def _publish(
 
 def _reference(data: Dataset, judged: Judged) -> Reference:
     """Of all readings that were learnt from or held out, and of the held-out scores."""
+    scores = judged.shown.scores
+    raw_B = scores.raw_B if scores.warming_B.all() else scores.settled_B
     features = Reference.of(np.concatenate([data.train.x_BF, data.held.x_BF]))
-    score = Reference.of(judged.shown.scores.raw_B[:, None])
+    score = Reference.of(raw_B[:, None])
     return Reference(edges=features.edges + score.edges, shares=features.shares + score.shares)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
@@ -25,8 +26,11 @@ class Metrics:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(name, text, namespace="zmu", registry=registry)
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(name, text, ("result",), namespace="zmu", registry=registry)
+        def counter(name: str, text: str, results: Sequence[str]) -> Counter:
+            made = Counter(name, text, ("result",), namespace="zmu", registry=registry)
+            for result in results:      # from 0 on: rate() and increase() do not see a first increment otherwise
+                made.labels(result)
+            return made
 
         self._last_success = gauge(
             "training_last_success_timestamp_seconds", "When a training last published a version that passed its gates."
@@ -34,7 +38,9 @@ class Metrics:
         self._duration = gauge("training_duration_seconds", "How long the last training took.")
         self._loss = gauge("training_validation_loss", "Held-out loss of the last training that came so far.")
         self._runs = counter(
-            "training_runs", "Trainings: success, refused by its gates, skipped as too little was new, failed, stopped."
+            "training_runs",
+            "Trainings: success, refused by its gates, skipped as too little was new, failed, stopped.",
+            ("success", "refused", "skipped", "failed", "stopped"),
         )
         self._next = gauge("training_next_start_timestamp_seconds", "When the next training is due.")
         self._drift = gauge(
@@ -46,7 +52,8 @@ class Metrics:
             "that could not be read.", ("label",), namespace="zmu", registry=registry,
         )
         self._promotions = counter(
-            "training_promotions", "Versions: promoted, refused, or waiting for a person (ZMU_TRAINING__PROMOTE)."
+            "training_promotions", "Versions: promoted, refused, or waiting for a person (ZMU_TRAINING__PROMOTE).",
+            get_args(Promotion),
         )
 
     def trained(
@@ -82,8 +89,8 @@ class Metrics:
         if triggers:
             self._log.info("drift: training before it is due", **drifted._asdict())
 
-    def looked_in_vain(self, error: Exception) -> None:
-        self._log.warning("no look for drift", why=str(error))
+    def looked_in_vain(self, error: Exception, traceback: bool) -> None:
+        self._log.warning("no look for drift", why=str(error), exc_info=error if traceback else None)
 
     def waits(self, seconds: float) -> None:
         self._next.set(time.time() + seconds)

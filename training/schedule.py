@@ -153,8 +153,8 @@ class DriftTrigger:
             return False
         try:
             found = self._look()
-        except UserError as error:                  # the next look comes
-            self._metrics.looked_in_vain(error)
+        except Exception as error:                  # whatever it meets, the next look comes
+            self._metrics.looked_in_vain(error, traceback=not isinstance(error, UserError))
             return False
         if found is None:
             return False

@@ -217,7 +217,16 @@ class TrainingSettings(Section):
         default_factory=ObjectiveSettings, description="What the VAE is trained to make small."
     )
     learning_rate: PositiveFloat = Field(1e-3, description="Of Adam. Lower it where the loss becomes NaN or jumps.")
-    batch_size: PositiveInt = Field(32, description="Readings in one step of Adam.")
+    batch_size: PositiveInt = Field(
+        32,
+        description="Readings in one step of Adam. Larger batches take fewer steps and less time, of a GPU above all: "
+        "set `scale_rate` with it.",
+    )
+    scale_rate: bool = Field(
+        False,
+        description="Multiply `learning_rate` by the square root of `batch_size` / 32, which keeps the noise of Adam's "
+        "steps as it is (Malladi et al. 2022).",
+    )
     epochs: PositiveInt = Field(10, description="Passes over the training readings.")
     min_steps: Annotated[int, Field(ge=0)] = Field(
         1000,

@@ -48,12 +48,12 @@ class Score(cli.Command):
         from worker.detection.detector import Detector
         from worker.errors import UserError
         from worker.models.artifact import load
-        from worker.models.registry import Registry
+        from worker.models.registry import opened
         from worker.models.reload import champion_version
         from worker.recordings.score import say_refused, score_files
 
         log.configure(self.log)
-        registry = Registry(self.model.registry, self.model.name)
+        registry = opened(self.model.registry, self.model.name)
         loaded = load(registry, champion_version(registry, self.model.alias), device.choose(self.device))
         rate = target_rate(self.model, loaded.manifest)
         detector = Detector(loaded, rate, withhold=self.model.warm_up == "withhold")
@@ -91,13 +91,13 @@ class Explain(cli.Command):
         from worker.detection.detector import Detector
         from worker.errors import written
         from worker.models.artifact import load
-        from worker.models.registry import Registry
+        from worker.models.registry import opened
         from worker.models.reload import champion_version
 
         log.configure(self.log)
         found = explain.wanted(self, self.reading)
         model = found.event.model if found.event is not None else None
-        registry = Registry(self.model.registry, model.name if model else self.model.name)
+        registry = opened(self.model.registry, model.name if model else self.model.name)
         version = self.version or (model.version if model else self.model.alias)
         if version == self.model.alias:
             version = champion_version(registry, version)

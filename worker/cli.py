@@ -112,6 +112,10 @@ def read(command: type[Command], program: str, args: Sequence[str]) -> Command:
         raise SettingsError(_faults(command, error)) from None
     except SourceError as error:
         raise SettingsError(str(error)) from None
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"a setting holds bytes that are not UTF-8 ({error.object!r})") from None
+    except RecursionError:
+        raise SettingsError("JSON of a setting is nested too deeply; docs/settings.md shows what they hold") from None
 
 
 def variables(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, FieldInfo]]:
@@ -168,6 +172,7 @@ def _dotenv() -> dict[str, str | None]:
 
 def _faults(command: type[Command], error: ValidationError) -> str:
     lines = []
+    secrets = {variable for variable, field in variables(command) if "Secret" in str(field.annotation)}
     for fault in error.errors(include_url=False):
         path = [str(part) for part in fault["loc"] if not isinstance(part, int)]
         name = ".".join(path)
@@ -175,13 +180,17 @@ def _faults(command: type[Command], error: ValidationError) -> str:
             near = _nearest(name, [".".join(_path(variable)) for variable, _ in variables(command)])
             lines.append(f"unknown setting {name}{near}")
         else:
-            found = "" if fault["type"] == "missing" else f"found {_shown(fault['input'])}; "
-            lines.append(f"{name} ({PREFIX}{'__'.join(path).upper()}): {found}{_said(fault['msg'])}")
+            variable = f"{PREFIX}{'__'.join(path).upper()}"
+            found = "" if fault["type"] == "missing" else _found(fault["input"], secret=variable in secrets)
+            lines.append(f"{name} ({variable}): {found}{_said(fault['msg'])}")
     return "\n  ".join(lines)
 
 
-def _shown(value: object) -> str:
-    return "a secret" if isinstance(value, SecretStr) else repr(value)[:80]
+def _found(value: object, secret: bool) -> str:
+    """What was given; nothing of a whole section, which may hold secrets."""
+    if isinstance(value, Mapping | BaseModel):
+        return ""
+    return f"found {'a secret' if secret or isinstance(value, SecretStr) else repr(value)[:80]}; "
 
 
 def _said(message: str) -> str:
@@ -207,9 +216,10 @@ class _DotEnv(DotEnvSettingsSource):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]
-        unknown = re.search(r"unrecognized arguments: (\S+)", message)
-        hint = _nearest(unknown[1].split("=")[0], flags) if unknown else ""
-        raise SettingsError(f"{message}{hint}; see {self.prog} --help")
+        unknown = re.search(r"unrecognized arguments: ([^\s=]+)", message)
+        if unknown is not None:             # what is given to them may be a secret
+            message = unknown[0] + _nearest(unknown[1], flags)
+        raise SettingsError(f"{message}; see {self.prog} --help")
 
 
 def _renamed(arg: str, names: Mapping[str, str]) -> str:

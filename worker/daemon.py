@@ -7,16 +7,16 @@ import gc
 from collections.abc import Callable
 from typing import TypeVar
 
-from worker import compiled, device, log, signals
+from worker import compiled, device, log, signals, tracing
 from worker.delivery.assembly import Parts, checkpoint
 from worker.delivery.checkpoint import Stopped
 from worker.errors import BrokerError, BrokerUnreachable, UserError
 from worker.heartbeat import Heartbeat
 from worker.http import HttpServer
-from worker.kafka.brokers import ensure_incidents, require_topics_of
+from worker.kafka.needs import ensure_incidents, require_topics_of
 from worker.loop import Loop
 from worker.metrics import Metrics
-from worker.models.registry import Registry
+from worker.models.registry import opened
 from worker.models.reload import Models
 from worker.settings import Settings
 from worker.watchdog import Watchdog
@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 class Daemon:
     def __init__(self, settings: Settings, parts: Parts | None = None) -> None:
         self._settings, self._parts = settings, parts or Parts()
-        self._metrics = Metrics()
+        self._metrics = Metrics(tracing.opened(settings))
         self._heartbeat = Heartbeat(settings.watchdog_seconds)
         self._metrics.ready_by(lambda: self._readiness()[0])
         self._stop = signals.Stop()
@@ -40,12 +40,13 @@ class Daemon:
         compiled.choose(settings.core)
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(signals.handled(self._stop))
+            leaving.callback(metrics.tracing.close)
             server = HttpServer(settings.http, metrics.registry, self._alive, self._readiness)
             leaving.callback(server.close)
             logger = log.get("worker")
             logger.info("listening", host=settings.http.host, port=server.port, paths="/metrics /healthz /readyz")
             models = Models(
-                Registry(settings.model.registry, settings.model.name),
+                opened(settings.model.registry, settings.model.name),
                 settings.model,
                 settings.input.features,
                 chosen,
@@ -113,8 +114,9 @@ class Daemon:
 
 def check(settings: Settings) -> list[str]:
     """What `run` would need, tried without reading a record: one line for each part. Raises UserError."""
+    tracing.opened(settings).close()
     chosen = device.choose(settings.device)
-    registry = Registry(settings.model.registry, settings.model.name)
+    registry = opened(settings.model.registry, settings.model.name)
     at_once = settings.model.model_copy(update={"wait_seconds": 0.0})
     models = Models(registry, at_once, settings.input.features, chosen, Metrics())
     faults: list[UserError] = []
@@ -129,7 +131,7 @@ def check(settings: Settings) -> list[str]:
         faults.append(error)
     try:
         require_topics_of(settings)
-        lines.append(f"kafka     {settings.kafka.bootstrap_servers}: topics are there")
+        lines.append(f"kafka     {settings.kafka.bootstrap_servers}: topics and rights are there")
     except UserError as error:
         faults.append(error)
     if faults:

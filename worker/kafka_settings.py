@@ -32,6 +32,25 @@ def _topic(name: str) -> str:
 TopicName = Annotated[str, AfterValidator(_topic)]
 
 
+def secret(setting: str, given: SecretStr | None, file: Path | None) -> str | None:
+    """A secret, from its setting or from the file that SETTING_FILE names, without the newline at its end.
+
+    Raises ValueError where both are given, or the file holds none or cannot be read.
+    """
+    if file is None:
+        return None if given is None else given.get_secret_value()
+    if given is not None:
+        raise ValueError(f"{setting} and {setting}_FILE are both given; give one")
+    try:
+        found = file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or "not UTF-8"
+        raise ValueError(f"{setting}_FILE={file} cannot be read ({said}); name a file that holds the secret") from None
+    if not found:
+        raise ValueError(f"{setting}_FILE={file} is empty; it must hold the secret")
+    return found
+
+
 class KafkaSettings(Section):
     bootstrap_servers: str = Field(
         "localhost:9092", description="Brokers to start from, `host:port`, several with commas."
@@ -44,10 +63,14 @@ class KafkaSettings(Section):
     )
     username: str | None = Field(None, description="SASL user name.")
     password: SecretStr | None = Field(None, description="SASL password; best from a file in the secrets directory.")
+    password_file: Path | None = Field(
+        None, description="File that holds the SASL password instead; read whenever a client is built."
+    )
     ssl_cafile: Path | None = Field(None, description="PEM file of the authority behind the brokers' certificates.")
     ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate (mutual TLS).")
     ssl_keyfile: Path | None = Field(None, description="PEM file of the client's key (mutual TLS).")
     ssl_password: SecretStr | None = Field(None, description="Password of the client's key.")
+    ssl_password_file: Path | None = Field(None, description="File that holds the password of the key instead.")
     ssl_check_hostname: bool = Field(True, description="Whether a broker's certificate must name its host.")
     client_id: str = Field("zmu", description="Name under which the brokers' logs and quotas know this client.")
     request_timeout_ms: PositiveInt = Field(30_000, description="Milliseconds after which a request is given up.")
@@ -67,10 +90,20 @@ class KafkaSettings(Section):
     @model_validator(mode="after")
     def login_is_complete(self) -> Self:
         if self.security_protocol.startswith("SASL"):
-            needed = ("sasl_mechanism", "username", "password")
-            lacking = [f"ZMU_KAFKA__{name.upper()}" for name in needed if getattr(self, name) is None]
+            needed = {
+                "SASL_MECHANISM": self.sasl_mechanism,
+                "USERNAME": self.username,
+                "PASSWORD": self.password if self.password_file is None else self.password_file,
+            }
+            lacking = [f"ZMU_KAFKA__{name}" for name, value in needed.items() if value is None]
             if lacking:
                 raise ValueError(f"{self.security_protocol} needs {', '.join(lacking)} as well")
+        return self
+
+    @model_validator(mode="after")
+    def secrets_can_be_read(self) -> Self:
+        secret("ZMU_KAFKA__PASSWORD", self.password, self.password_file)
+        secret("ZMU_KAFKA__SSL_PASSWORD", self.ssl_password, self.ssl_password_file)
         return self
 
 
@@ -100,10 +133,23 @@ class InputSettings(Section):
     max_record_bytes: PositiveInt = Field(
         1_048_576, description="Readings larger than this, in bytes, are dead letters, unread."
     )
+    max_depth: Annotated[int, Field(ge=1, le=512)] = Field(
+        32, description="Readings with brackets nested deeper than this are dead letters, unread; 1 is a flat object."
+    )
+    max_fields: PositiveInt = Field(
+        10_000,
+        description="Readings with more fields and elements than this, at any depth, are dead letters, unread.",
+    )
     fetch: Literal["batches", "records"] = Field(
         "batches",
         description="How records are taken from kafka-python. batches: whole, several times as fast; the worker goes "
         "back to records by itself where this kafka-python is not as known. records: one by one.",
+    )
+    assignor: Literal["range", "cooperative-sticky"] = Field(
+        "range",
+        description="How the group shares out partitions; the same in all its members. range: all are given back and "
+        "shared out anew at each change. cooperative-sticky: only those that move are given back; the others are read "
+        "on meanwhile. Stop all workers of a group to change it.",
     )
     isolation_level: Literal["read_uncommitted", "read_committed"] = Field(
         "read_committed", description="Whether readings of aborted transactions are left out."

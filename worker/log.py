@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
 from typing import Any
 
 from worker.settings import LogSettings
@@ -17,7 +20,7 @@ def configure(settings: LogSettings) -> None:
 
     console = settings.format == "console" or (settings.format is None and sys.stderr.isatty())
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _with_facts,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -46,6 +49,35 @@ def configure(settings: LogSettings) -> None:
     root.setLevel(logging.WARNING)
     # Warns of every task over 0.1 s on its event loop; ours are the rebalances, which we log ourselves.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+    # A broker that turns us away is no fault in the program.
+    logging.getLogger("kafka.net.transport").addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and record.exc_info[1] is not None:
+        record.msg, record.args, record.exc_info = f"{record.getMessage()}: {record.exc_info[1]}", (), None
+    return True
+
+
+Facts = Callable[[], Mapping[str, object]]
+_facts: ContextVar[tuple[Facts, ...]] = ContextVar("facts", default=())
+
+
+@contextlib.contextmanager
+def about(facts: Facts) -> Iterator[None]:
+    """Every line of this thread says these too, meanwhile; asked for only where there is a line."""
+    before = _facts.set((*_facts.get(), facts))
+    try:
+        yield
+    finally:
+        _facts.reset(before)
+
+
+def _with_facts(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for facts in _facts.get():
+        for name, value in facts().items():
+            line.setdefault(name, value)
+    return line
 
 
 def get(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from worker import log
 from worker.codec.columns import ColumnDecoder, Decoded
 from worker.codec.events import dead_letter, event_message
 from worker.codec.incidents import incident_message
@@ -16,7 +17,9 @@ from worker.codec.readings import ReadingSchema
 from worker.delivery.checkpoint import RETRY_SECONDS, Checkpoint, Stopped
 from worker.errors import BrokerError
 from worker.events import EventBuilder
+from worker.hand import Hand
 from worker.heartbeat import Heartbeat
+from worker.kafka import damage
 from worker.kafka.batches import newest_ms, next_offsets
 from worker.kafka.sink import Message
 from worker.kafka.statestore import StateStore
@@ -99,7 +102,9 @@ class Loop:
             self._take_model()
         fetched = self._fetch()
         if fetched.records:
-            self._process(fetched)
+            hand = Hand(self._source.topic, fetched.records, self._models.current.version)
+            with log.about(hand.facts), self._metrics.tracing.batch(hand):
+                self._process(fetched)
         if self._clock() - self._tended >= TEND_SECONDS:
             self._tended = self._clock()
             self._tend()
@@ -122,7 +127,7 @@ class Loop:
     def _process(self, fetched: Fetched) -> None:
         with self._metrics.stage("decode"):
             decoded = self._decoder.decode(fetched.records)
-        batch, refused = decoded.batch, decoded.refused
+        batch, refused = decoded.batch, [*decoded.refused, *damage.refusals(fetched.records)]
         self._count(fetched, decoded)
         self._partitions.touched(batch.entity_B)
         known, batch = self._partitions.split(batch)
@@ -158,7 +163,8 @@ class Loop:
     def _complete(
         self, messages: Sequence[Message], offsets: Mapping[int, int], then: Callable[[], None] = lambda: None
     ) -> None:
-        completed = self._checkpoint.complete(messages, offsets, self._partitions.notes(offsets), then)
+        sent = self._metrics.tracing.sent(messages)
+        completed = self._checkpoint.complete(sent, offsets, self._partitions.notes(offsets), then)
         self._partitions.committed(offsets, completed.committed)
         self._rebalance(completed.changes)
 

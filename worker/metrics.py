@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import get_args
 
 import numpy as np
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
-    Gauge,
     GCCollector,
-    Histogram,
     Info,
     PlatformCollector,
     ProcessCollector,
@@ -26,21 +24,21 @@ from prometheus_client import (
 from worker import build, log
 from worker.models.drift_series import DriftSeries
 from worker.models.shadow_series import ShadowSeries
-from worker.records import F64, I64, Refusal
+from worker.records import F64, I64, REASONS, Kind, Refusal, Severity
+from worker.series import BATCH_RECORDS, LATENCY_SECONDS, SCORES, STAGE_SECONDS, Series, observe_all
 from worker.state.restore import Restored
 from worker.state.snapshotter import Settled
+from worker.tracing import Tracing, Untraced
 
-_STAGE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
-_LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_BATCH_RECORDS = tuple(float(2**k) for k in range(15))
+FAULTS = tuple(kind for kind in get_args(Kind) if kind != "anomaly")
 _RATE_READINGS = 100_000
-_SCORES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2, 3, 5, 10, 30, 100)
 
 
 class Metrics:
     """The worker's series. One object a process; tests make their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing or Untraced()
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -50,41 +48,45 @@ class Metrics:
         self._partitions: set[tuple[str, int]] = set()
         self._judged = self._in_alarm = 0.0         # readings, the older the less
 
-        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-            return Counter(name, text, labels, namespace="zmu", registry=registry)
-
-        def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-            return Gauge(name, text, labels, namespace="zmu", registry=registry)
-
-        def histogram(name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
-            return Histogram(name, text, labels, namespace="zmu", registry=registry, buckets=buckets)
-
+        made = Series(registry)
+        counter, gauge, histogram = made.counter, made.gauge, made.histogram
         self._consumed = counter("records_consumed", "Records fetched.", ("topic", "partition"))
-        self._decoded = counter("records_decoded", "Records decoded, by who did it.", ("path",))
+        self._decoded = counter(
+            "records_decoded", "Records decoded, by who did it.", ("path",), ("compiled", "python", "records")
+        )
         self._consumed_bytes = counter("consumed_bytes", "Bytes of the fetched records' values.", ("topic",))
         self._scored = counter("records_scored", "Readings scored.", ("model_version",))
-        self._anomalies = counter("anomalies", "Anomalous readings.", ("severity",))
-        self._faults = counter("sensor_faults", "Faults of sensors, and silences of entities.", ("kind",))
+        self._anomalies = counter("anomalies", "Anomalous readings.", ("severity",), get_args(Severity))
+        self._faults = counter("sensor_faults", "Faults of sensors, and silences of entities.", ("kind",), FAULTS)
         self._warming = counter("readings_warming_up", "Readings scored before their entity's window was full.")
         self._restored = counter(
-            "state_entities", "Entities whose state was taken over, read again further back, or lost.", ("result",)
+            "state_entities", "Entities whose state was taken over, read again further back, or lost.", ("result",),
+            ("restored", "late", "lost"),
         )
-        self._snapshots = counter("snapshots", "Snapshots of a partition's state.", ("result",))
+        self._snapshots = counter("snapshots", "Snapshots of a partition's state.", ("result",), ("ok", "failed"))
         self._produced = counter("events_produced", "Records acknowledged by the output topics.", ("topic",))
-        self._refused = counter("records_dead_lettered", "Records that are no readings.", ("reason",))
+        self._refused = counter("records_dead_lettered", "Records that are no readings.", ("reason",), REASONS)
         self._errors = counter("errors", "Errors survived.", ("stage", "type"))
-        self._commits = counter("commits", "Commits of input offsets.", ("result",))
-        self._transactions = counter("transactions", "Transactions, where delivery is exactly-once.", ("result",))
-        self._rebalances = counter("rebalances", "Changes of assignment.", ("kind",))
-        self._reloads = counter("model_reloads", "Looks at a newer model version.", ("result",))
-        self._rollbacks = counter("rollbacks", "Versions that the guard took out of service.", ("result",))
-        self._batches = counter("batches", "Batches by what ended them.", ("reason",))
-        self._stage = histogram("stage_duration_seconds", "Time of a stage for a batch.", _STAGE_SECONDS, ("stage",))
-        self._batch_records = histogram("batch_records", "Readings in a batch.", _BATCH_RECORDS)
-        self._latency = histogram(
-            "end_to_end_latency_seconds", "From a reading's timestamp to its batch acknowledged.", _LATENCY_SECONDS
+        self._commits = counter("commits", "Commits of input offsets.", ("result",), ("ok", "failed"))
+        self._transactions = counter(
+            "transactions", "Transactions, where delivery is exactly-once.", ("result",),
+            ("committed", "aborted", "failed"),
         )
-        self._score = histogram("anomaly_score", "Scores; above 1 is anomalous.", _SCORES, ("model_version",))
+        self._rebalances = counter(
+            "rebalances", "Changes of assignment.", ("kind",), ("assigned", "revoked", "lost", "rewound")
+        )
+        self._reloads = counter("model_reloads", "Looks at a newer model version.", ("result",), ("loaded", "refused"))
+        self._rollbacks = counter(
+            "rollbacks", "Versions that the guard took out of service.", ("result",),
+            ("served", "alias", "alias_failed"),
+        )
+        self._batches = counter("batches", "Batches by what ended them.", ("reason",), ("full", "waited", "drained"))
+        self._stage = histogram("stage_duration_seconds", "Time of a stage for a batch.", STAGE_SECONDS, ("stage",))
+        self._batch_records = histogram("batch_records", "Readings in a batch.", BATCH_RECORDS)
+        self._latency = histogram(
+            "end_to_end_latency_seconds", "From a reading's timestamp to its batch acknowledged.", LATENCY_SECONDS
+        )
+        self._score = histogram("anomaly_score", "Scores; above 1 is anomalous.", SCORES, ("model_version",))
         self._lag = gauge("consumer_lag_records", "Records not yet scored and committed.", ("topic", "partition"))
         self._time_lag = gauge(
             "consumer_time_lag_seconds", "Age of the newest scored reading while there is lag.", ("topic", "partition")
@@ -112,7 +114,8 @@ class Metrics:
         """Times one stage of one batch; the loop's stages are decode, window, score, publish and commit."""
         start = time.perf_counter()
         try:
-            yield
+            with self.tracing.stage(name):
+                yield
         finally:
             self._stage.labels(name).observe(time.perf_counter() - start)
 
@@ -146,7 +149,7 @@ class Metrics:
         """warming: readings whose entity's window was not full yet."""
         self._scored.labels(model_version).inc(len(score_B))
         self._warming.inc(warming)
-        _observe_all(self._score.labels(model_version), score_B, _SCORES)
+        observe_all(self._score.labels(model_version), score_B, SCORES)
         self._in_alarm = self._in_alarm * math.exp(-len(score_B) / _RATE_READINGS) + int((score_B > 1.0).sum())
         self._judged = self._judged * math.exp(-len(score_B) / _RATE_READINGS) + len(score_B)
         self._alarm_rate.set(self._in_alarm / self._judged if self._judged else 0.0)
@@ -188,7 +191,7 @@ class Metrics:
     def batch_done(self, timestamp_ms_B: I64) -> None:
         """Everything that a batch said is on its topics, and its offsets are committed."""
         # A clock ahead of ours must not give a negative latency.
-        _observe_all(self._latency, np.maximum(time.time() - timestamp_ms_B / 1000, 0.0), _LATENCY_SECONDS)
+        observe_all(self._latency, np.maximum(time.time() - timestamp_ms_B / 1000, 0.0), LATENCY_SECONDS)
 
     def inflight(self, records: int) -> None:
         self._inflight.set(records)
@@ -287,12 +290,3 @@ class Metrics:
     def ready_by(self, check: Callable[[], bool]) -> None:
         """Asked at every scrape."""
         self._ready.set_function(check)
-
-
-def _observe_all(series: Histogram, value_B: F64, buckets: Sequence[float]) -> None:
-    """Observes many values at once: prometheus-client takes one a call, 1 µs each."""
-    counts = np.bincount(np.searchsorted(buckets, value_B, side="left"), minlength=len(buckets) + 1)
-    for bucket, count in zip(series._buckets, counts.tolist(), strict=True):
-        if count:
-            bucket.inc(count)
-    series._sum.inc(float(value_B.sum()))

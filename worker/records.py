@@ -81,11 +81,17 @@ class Batch:
         )
 
 
+REASONS = (
+    "empty", "too_large", "too_deep", "too_many_fields", "invalid_json", "wrong_type", "wrong_length", "no_features",
+    "non_finite", "bad_entity", "bad_timestamp", "corrupt_batch",
+)  # fmt: skip
+
+
 class Refusal(NamedTuple):
     """A record that is no reading, and why."""
 
     record: Record
-    code: str
+    code: str                           # of REASONS
     message: str
     feature: str | None = None
 

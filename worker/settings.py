@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,13 +24,17 @@ from worker.kafka_settings import InputSettings as InputSettings
 from worker.kafka_settings import KafkaSettings as KafkaSettings
 from worker.kafka_settings import OutputSettings as OutputSettings
 from worker.kafka_settings import Section as Section
-from worker.kafka_settings import TopicName
+from worker.kafka_settings import TopicName, secret
 
 MOST_READINGS = 32                      # that incidents look back at: a bit of each is kept
 
 
 class ModelSettings(Section):
-    registry: str = Field("models", description="Folder, or fsspec URL (s3://, gs://, abfs://), of model versions.")
+    registry: str = Field(
+        "models",
+        description="Where model versions are: a folder, an fsspec URL (s3://, gs://, abfs://), or an MLflow server "
+        "(mlflow+https://host:5000).",
+    )
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="Model to serve or train.")
     alias: str = Field(
         "champion", pattern=r"^[a-z][a-z0-9_-]{0,63}$", description="Alias that says which version is served."
@@ -169,14 +174,51 @@ class BatchSettings(Section):
 
 
 class HttpSettings(Section):
-    host: str = Field("0.0.0.0", description="Address of /metrics, /healthz and /readyz.")
+    host: str = Field(
+        "0.0.0.0", description="Address of /metrics, /healthz and /readyz; `::` is every address, IPv6 ones too."
+    )
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(9108, description="Port of the same; 0 takes a free one.")
+    ssl_certfile: Path | None = Field(
+        None,
+        description="PEM file of the certificate, and of those between it and its authority. With it all three are "
+        "served by HTTPS alone. A renewed file is taken at the next connection.",
+    )
+    ssl_keyfile: Path | None = Field(None, description="PEM file of its key, without a password.")
+    username: str | None = Field(
+        None,
+        min_length=1,
+        description="Who may read /metrics (basic authentication); everyone where it is not given. /healthz and "
+        "/readyz stay open, for probes.",
+    )
+    password: SecretStr | None = Field(None, description="The user's password.")
+    password_file: Path | None = Field(None, description="File that holds the user's password instead.")
+
+    @model_validator(mode="after")
+    def pairs_are_complete(self) -> Self:
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ZMU_HTTP__SSL_CERTFILE and ZMU_HTTP__SSL_KEYFILE go together")
+        if (self.username is None) != (self.secret is None):
+            raise ValueError("ZMU_HTTP__USERNAME and ZMU_HTTP__PASSWORD (or ZMU_HTTP__PASSWORD_FILE) go together")
+        return self
+
+    @property
+    def secret(self) -> str | None:
+        return secret("ZMU_HTTP__PASSWORD", self.password, self.password_file)
 
 
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
     format: Literal["console", "json"] | None = Field(
         None, description="console or json. Default: console on a terminal, json elsewhere."
+    )
+
+
+class TraceSettings(Section):
+    enabled: bool = Field(
+        False,
+        description="Whether spans are made of batches and events, and exported by OTLP over HTTP; the trace of a "
+        "reading, in its header `traceparent`, then goes on in its event. Needs the extra `otel`. All else is said by "
+        "OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT.",
     )
 
 
@@ -219,6 +261,7 @@ class Settings(BaseSettings):
     )
     http: HttpSettings = Field(default_factory=HttpSettings, description="Metrics and health.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs, to stderr.")
+    traces: TraceSettings = Field(default_factory=TraceSettings, description="Traces, by OpenTelemetry.")
     training: dict[str, Any] = Field({}, description="Settings of zmu-training, which checks them; unused here.")
 
     @model_validator(mode="after")

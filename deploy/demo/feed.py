@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from deploy.demo.faults import SENSORS
 from deploy.demo.pumps import Tick
 from worker.errors import BrokerError
-from worker.kafka.brokers import client_options, explain, explained, require_topics
+from worker.kafka.brokers import client_options, explain, explained
+from worker.kafka.needs import require_topic
+from worker.kafka.rights import Right
 from worker.settings import KafkaSettings
 
 _MOST_IN_FLIGHT = 10_000        # kafka-python's own buffer has no bound
@@ -38,12 +40,7 @@ class Feed:
         self._kafka = kafka
         self._in_flight = 0
         self._refused: BaseException | None = None
-        with explained(kafka):
-            looker = KafkaConsumer(**client_options(kafka))
-        try:
-            require_topics(looker, kafka, topic)
-        finally:
-            looker.close()
+        require_topic(kafka, Right("Write", "topic", topic))
         with explained(kafka):
             self._producer = KafkaProducer(
                 **client_options(kafka),

@@ -1,7 +1,35 @@
-"""make bench"""
+"""make bench: all of it, or what is named.
 
+    python -m tests.benchmarks [throughput|processes|cost|training|gpu [OPTION …]]
+"""
+
+from __future__ import annotations
+
+import importlib
 import sys
+from collections.abc import Sequence
 
-from tests.benchmarks.throughput import main
+BENCHES = {
+    "throughput": "tests.benchmarks.throughput",
+    "processes": "tests.benchmarks.processes",
+    "cost": "tests.benchmarks.cost",
+    "training": "tests.benchmarks.training_speed",
+    "gpu": "tests.benchmarks.gpu",
+}
 
-sys.exit(main())
+
+def main(args: Sequence[str]) -> int:
+    """Options without a name are of throughput, which stands first."""
+    if not args:
+        return max(run(name, ()) for name in BENCHES)
+    return run(args[0], args[1:]) if args[0] in BENCHES else run("throughput", args)
+
+
+def run(name: str, args: Sequence[str]) -> int:
+    print(f"\n{name}")
+    code: int = importlib.import_module(BENCHES[name]).main(args)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -89,7 +89,7 @@ def test_kubernetes_accepts_it(values: Path) -> None:
 def test_the_programs_take_their_settings(values: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = settings(values)
-    secret = {"ZMU_KAFKA__PASSWORD": "hunter2"} if "ZMU_KAFKA__SASL_MECHANISM" in given else {}
+    secret = {f"ZMU_{part}__PASSWORD": "hunter2" for part in ("KAFKA", "HTTP") if f"ZMU_{part}__USERNAME" in given}
     (tmp_path / "ca.crt").touch()
     for name, value in (given | secret).items():
         monkeypatch.setenv(name, value)
@@ -162,6 +162,16 @@ def test_probes_ask_where_the_worker_answers() -> None:
     assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
 
 
+@pytest.mark.parametrize(("values", "scheme"), [("minimal", "HTTP"), ("production", "HTTPS")])
+def test_probes_and_scrapes_speak_what_the_worker_serves(values: str, scheme: str) -> None:
+    (container,) = pods(named(values))["worker"]["containers"]
+    assert {container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "liveness", "readiness")} == {scheme}
+    if scheme == "HTTPS":
+        (endpoint,) = kinds(named(values))["PodMonitor"]["spec"]["podMetricsEndpoints"]
+        assert endpoint["scheme"] == "https"
+        assert set(endpoint) >= {"tlsConfig", "basicAuth"}
+
+
 def test_trainings_do_not_overlap() -> None:
     job = kinds(named("production"))["CronJob"]["spec"]
     assert job["concurrencyPolicy"] == "Forbid"
@@ -232,6 +242,7 @@ def test_the_scraped_labels_are_those_that_dashboards_choose_by() -> None:
     [
         ("settings.kafka.bootstrap_servers=", "/settings/kafka/bootstrap_servers"),
         ("settings.kafka.password=hunter2", "/settings/kafka"),
+        ("settings.http.password=hunter2", "/settings/http"),
         ("worker.replica=3", "replica"),
         ("autoscaling.type=vpa", "/autoscaling/type"),
         ("training.schedule=daily", "/training/schedule"),

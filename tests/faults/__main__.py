@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
@@ -17,7 +18,16 @@ from pathlib import Path
 
 from deploy.demo.broker import EmbeddedBroker
 from deploy.demo.jars import KAFKA_VERSION
-from tests.faults import broker_faults, data_faults, group_faults, worker_faults
+from tests.faults import (
+    broker_faults,
+    cluster_faults,
+    data_faults,
+    disk_faults,
+    group_faults,
+    registry_faults,
+    worker_faults,
+)
+from tests.faults.cluster import Cluster
 from tests.faults.site import QUICK
 from tests.faults.table import Tried, markdown
 from tests.programs import ROOT
@@ -25,6 +35,7 @@ from worker import log
 from worker.settings import LogSettings
 
 Fault = Callable[[EmbeddedBroker, str, int], Iterator[Tried]]
+FaultOfThree = Callable[[Cluster, str, int], Iterator[Tried]]
 FAULTS: Sequence[Fault] = (
     worker_faults.killed,
     worker_faults.killed_at_random,
@@ -35,16 +46,23 @@ FAULTS: Sequence[Fault] = (
     broker_faults.frozen,
     broker_faults.dead_letters_refused,
     group_faults.storm,
+    group_faults.storm_cooperative,
     group_faults.partitions_added,
     group_faults.expired,
     data_faults.timestamps_off,
     data_faults.models,
+    data_faults.codec_missing,
+    disk_faults.flipped,
+    disk_faults.cut,
+    registry_faults.publisher_killed,
+    registry_faults.disk_full,
 )
+OF_THREE: Sequence[FaultOfThree] = (cluster_faults.killed,)
 DELIVERIES = ("at-least-once", "exactly-once")
 PAGE = ROOT / "docs" / "reliability.md"
 
 
-def name(fault: Fault) -> str:
+def name(fault: Callable[..., Iterator[Tried]]) -> str:
     return f"{fault.__module__.rsplit('.', 1)[1]}.{fault.__name__}"
 
 
@@ -58,20 +76,27 @@ def write(rows: Sequence[Tried], command: str, page: Path = PAGE) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--times", type=int, default=3, help="how often each fault is tried (%(default)s)")
-    names = ", ".join(map(name, FAULTS))
+    names = ", ".join(map(name, (*FAULTS, *OF_THREE)))
     parser.add_argument("--only", default="", metavar="PART", help=f"faults whose name has it: {names}")
     parser.add_argument("--delivery", choices=DELIVERIES, action="append", help="default: both")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
     asked = parser.parse_args(args)
     log.configure(LogSettings(level="error"))
     rows: list[Tried] = []
-    with EmbeddedBroker(properties=QUICK) as broker:
-        for fault in FAULTS:
-            for delivery in asked.delivery or DELIVERIES:
-                if asked.only in name(fault):
-                    for row in fault(broker, delivery, asked.times):
-                        rows.append(row)
-                        print(markdown([row]).splitlines()[-1], flush=True)
+    deliveries = asked.delivery or DELIVERIES
+
+    def tried(faults: Sequence[Callable[..., Iterator[Tried]]], there: EmbeddedBroker | Cluster) -> None:
+        for fault, delivery in itertools.product(faults, deliveries):
+            for row in fault(there, delivery, asked.times):
+                rows.append(row)
+                print(markdown([row]).splitlines()[-1], flush=True)
+
+    if chosen := [fault for fault in FAULTS if asked.only in name(fault)]:
+        with EmbeddedBroker(properties=QUICK) as broker:
+            tried(chosen, broker)
+    if of_three := [fault for fault in OF_THREE if asked.only in name(fault)]:
+        with Cluster(QUICK) as cluster:
+            tried(of_three, cluster)
     print("\n" + markdown(rows))
     if asked.write:
         write(rows, " ".join(["python -m tests.faults", *(sys.argv[1:] if args is None else args)]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +15,13 @@ from deploy.demo.broker import EmbeddedBroker
 from tests import factory
 from tests.faults.site import Site
 from tests.faults.table import Tried
-from tests.programs import until
+from tests.programs import ROOT, until
 from worker.models import artifact
 from worker.models.registry import Registry
 
 DAY_MS = 86_400_000
+RUN = "runpy.run_module('worker', run_name='__main__')"
+CODECS = {"zstd": ("zstandard", "zstandard"), "snappy": ("snappy", "python-snappy"), "lz4": ("lz4", "lz4")}
 
 
 def timestamps_off(broker: EmbeddedBroker, delivery: str, times: int) -> Iterator[Tried]:
@@ -30,6 +35,26 @@ def timestamps_off(broker: EmbeddedBroker, delivery: str, times: int) -> Iterato
         assert all(float(age) >= 0 for age in ages), ages
         assert worker.stop() == 0, worker.log
         yield Tried.judged("timestamps a day off", delivery, times, site.verdict(), seconds)
+
+
+def codec_missing(broker: EmbeddedBroker, delivery: str, times: int) -> Iterator[Tried]:
+    """Records that nothing here can decompress: the worker ends and names the package; with it, nothing is lost."""
+    for codec, (module, package) in list(CODECS.items())[: times + 1]:
+        with Site(broker, delivery) as site:
+            site.send(60)
+            site.send(60, compression=codec)
+            site.environment["ZMU_OUTPUT__COMPRESSION"] = "none"
+            without = f"import sys, runpy; sys.modules[{module!r}] = None; "
+            said = subprocess.run(
+                [sys.executable, "-c", without + RUN, "run", "--until-drained"], cwd=ROOT,
+                env={**os.environ, **site.environment}, capture_output=True, text=True, timeout=120,
+            )
+            assert said.returncode == 1, said
+            assert f"pip install {package}" in said.stderr, said
+            assert site.topics["input"] in said.stderr
+            assert site.committed() <= 60
+            drained = site.drain()
+            yield Tried.judged(f"codec not installed: {codec}", delivery, 1, site.verdict(), drained.seconds)
 
 
 def _torn(folder: Path) -> None:

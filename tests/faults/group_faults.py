@@ -18,9 +18,18 @@ from tests.programs import until
 
 
 def storm(broker: EmbeddedBroker, delivery: str, times: int) -> Iterator[Tried]:
+    return _storm(broker, delivery, times, "range")
+
+
+def storm_cooperative(broker: EmbeddedBroker, delivery: str, times: int) -> Iterator[Tried]:
+    return _storm(broker, delivery, times, "cooperative-sticky")
+
+
+def _storm(broker: EmbeddedBroker, delivery: str, times: int, assignor: str) -> Iterator[Tried]:
     """Three workers; one after the other leaves, in order or not, and another joins, while readings come."""
     chance = random.Random(11)
     with Site(broker, delivery) as site, contextlib.ExitStack() as leaving:
+        site.environment["ZMU_INPUT__ASSIGNOR"] = assignor
         workers = [leaving.enter_context(site.worker()) for _ in range(3)]
         for _ in range(times):
             site.send(200)
@@ -34,7 +43,7 @@ def storm(broker: EmbeddedBroker, delivery: str, times: int) -> Iterator[Tried]:
         for worker in workers:
             worker.says('"event": "started"')
         assert [worker.stop() for worker in workers] == [0, 0, 0], _logs(workers)
-        yield Tried.judged("rebalance storm, three workers", delivery, times, site.verdict(), seconds)
+        yield Tried.judged(f"rebalance storm, three workers, {assignor}", delivery, times, site.verdict(), seconds)
 
 
 def _logs(workers: list[Worker]) -> str:

@@ -104,12 +104,13 @@ def parts(hook: Hook | None) -> Parts:
             passing.by("sending")
             return super().send(message)
 
-        def _end(self, producer: Any, pledge: Pledge) -> None:
+        def _end(self, producer: Any, pledge: Pledge, left: Any) -> None:
             passing.by("committing")
-            if pledge.offsets:
-                producer.send_offsets_to_transaction(pledge.offsets, pledge.member)
+            super()._end(producer, pledge, left)
+
+        def _commit(self, producer: Any, left: Any) -> None:
             passing.by("offsets sent")
-            producer.commit_transaction()
+            super()._commit(producer, left)
             passing.by("committed")
 
     class Store(KafkaStateStore):

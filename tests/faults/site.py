@@ -16,6 +16,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from deploy.demo.broker import EmbeddedBroker
 from tests import factory
+from tests.faults.cluster import Cluster
 from tests.faults.hooks import Hook
 from tests.faults.oracle import Expected, Verdict, judge
 from tests.faults.workers import Worker
@@ -43,7 +44,9 @@ POISON = (
 class Site:
     """A context manager: the topics go with it."""
 
-    def __init__(self, broker: EmbeddedBroker, delivery: str, partitions: int = PARTITIONS, **output: object) -> None:
+    def __init__(
+        self, broker: EmbeddedBroker | Cluster, delivery: str, partitions: int = PARTITIONS, **output: object
+    ) -> None:
         """output: configuration of the output topic."""
         self.broker, self.delivery, self.partitions = broker, delivery, partitions
         self._chance = random.Random(5)
@@ -53,9 +56,10 @@ class Site:
         self.registry = Path(self._folder.name)
         factory.publish(self.registry, **factory.remembering())     # type: ignore[arg-type]
         with self.admin() as admin:
+            replicas = broker.replicas if isinstance(broker, Cluster) else 1
             configs = {"output": output, "incidents": {"cleanup.policy": "compact"}}
             admin.create_topics([
-                NewTopic(topic, partitions if name == "input" else 1, 1, topic_configs=configs.get(name, {}))
+                NewTopic(topic, partitions if name == "input" else 1, replicas, topic_configs=configs.get(name, {}))
                 for name, topic in self.topics.items()
             ])
             admin.wait_for_topics(list(self.topics.values()))
@@ -78,12 +82,14 @@ class Site:
     def admin(self) -> KafkaAdminClient:
         return _Closing(bootstrap_servers=self.broker.bootstrap_servers)
 
-    def send(self, number: int, poison: bool = True, off_ms: int = 0) -> None:
+    def send(self, number: int, poison: bool = True, off_ms: int = 0, compression: str | None = None) -> None:
         """Readings of six machines, with shifts that come and go; among them, records that are none.
 
         off_ms: what is added to the timestamps.
         """
-        producer = KafkaProducer(bootstrap_servers=self.broker.bootstrap_servers, acks="all", batch_size=2_000)
+        producer = KafkaProducer(
+            bootstrap_servers=self.broker.bootstrap_servers, acks="all", batch_size=2_000, compression_type=compression
+        )
         receipts = []
         for i in range(self.sent, self.sent + number):
             key = f"pump-{i % 6}".encode()

@@ -18,8 +18,8 @@ from typing import Self
 from tests.faults.hooks import Hook, parts
 from tests.programs import until
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.faults.workers", "worker.daemon", "worker.cli"])
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tests.faults.workers", "worker.daemon", "worker.cli"])
 
 
 def _run(log: str, environment: Mapping[str, str], hook: Hook | None, until_drained: bool) -> None:
@@ -46,7 +46,7 @@ class Worker:
         handle, name = tempfile.mkstemp(prefix="zmu-worker-", suffix=".log")
         os.close(handle)
         self._log = Path(name)
-        self._process = _context.Process(
+        self._process = processes.Process(
             target=_run, args=(name, {"ZMU_LOG__FORMAT": "json", **environment}, hook, until_drained), daemon=True
         )
         self._process.start()
@@ -65,6 +65,11 @@ class Worker:
         return self._log.read_text()
 
     @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def code(self) -> int | None:
         """The exit code, -9 where it was killed; None while it runs."""
         return self._process.exitcode
@@ -75,8 +80,7 @@ class Worker:
         return self._process.exitcode
 
     def signal(self, how: Signals) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, how)
+        os.kill(self.pid, how)
 
     def stop(self, how: Signals = SIGTERM) -> int:
         self.signal(how)

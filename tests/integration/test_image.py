@@ -131,6 +131,15 @@ def test_the_environment_has_both_programs_and_no_pip(image: str) -> None:
     assert "usage: zmu-worker" in usage
 
 
+def test_the_image_says_what_it_holds(image: str) -> None:
+    sbom = json.loads(run(image, "cat", "/usr/share/zmu/sbom.cdx.json"))
+    assert (sbom["bomFormat"], sbom["metadata"]["component"]["name"]) == ("CycloneDX", "zmu")
+    purls = [component.get("purl", "") for component in sbom["components"]]
+    for kind in ("pkg:pypi/torch@", "pkg:pypi/kafka-python@", "pkg:cargo/pyo3@", "pkg:deb/debian/libc6@"):
+        assert [purl for purl in purls if purl.startswith(kind)], kind
+    assert sorted(purls) == sorted(set(purls))
+
+
 def test_labels_name_the_version(image: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     labels = json.loads(docker("image", "inspect", "--format={{json .Config.Labels}}", image))

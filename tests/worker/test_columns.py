@@ -141,6 +141,8 @@ schemas = st.builds(
     entity_field=st.sampled_from([None, "machine", "temperature"]),
     timestamp_field=st.sampled_from(["timestamp", "timestamp", None]),
     max_record_bytes=st.sampled_from([1_000_000, 60]),
+    max_depth=st.sampled_from([32, 32, 1, 2, 3]),
+    max_fields=st.sampled_from([10_000, 10_000, 1, 4, 6]),
 )
 
 
@@ -188,6 +190,27 @@ def test_the_name_of_a_header_need_not_be_utf_8(way: str) -> None:
     decoded = decoder_of(way, ReadingSchema(FEATURES), Entities()).decode(opened(raw))
     assert decoded.batch.x_BF[:, 2].tolist() == [1]
     assert [refusal.record.headers for refusal in decoded.refused] == [[("h\ufffd", b"v")]]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ('"unit":' + "[" * 3 + "]" * 3, None),
+        ('"unit":' + "[" * 4 + "]" * 4, "too_deep"),
+        ('"unit":{"a":{"b":{"c":{}}}}', "too_deep"),
+        ('"unit":"[[[[[[[[{{{{,,,,,,,,,,,,"', None),
+        ('"unit":"\\"[[[[[[[["', None),
+        ('"unit":[1,2,3,4,5]', None),
+        ('"unit":[1,2,3,4,5,6]', "too_many_fields"),
+        ('"unit":[[],[]]', None),
+        ('"unit":[[],[],{}]', "too_many_fields"),
+        ('"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7', "too_many_fields"),
+    ],
+)
+def test_depth_and_number_of_fields_are_bounded_alike(more: str, code: str | None) -> None:
+    schema = ReadingSchema(FEATURES, max_depth=4, max_fields=7)
+    (found,) = the_same_in_every_way(many([b'{"flow":1,%s}' % more.encode()]), schema)
+    assert (found[1] if isinstance(found[1], str) else None) == code
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -23,6 +23,7 @@ from worker.models.registry import Registry
 from worker.models.reload import Models
 from worker.records import PlainRecord, Record
 from worker.settings import BatchSettings, ModelSettings, Settings, StateSettings
+from worker.tracing import Tracing
 
 
 class World:
@@ -38,13 +39,14 @@ class World:
         source: MemorySource | None = None,
         interval_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing | None = None,
     ) -> None:
         """sink: MemoryTransactions for exactly-once; interval_seconds: of its commits."""
         self.made.append(self)
         self.registry = Registry(str(folder), "default")
         self.source = source or MemorySource("sensor-readings", records)
         self.sink = sink or MemorySink()
-        self.metrics = Metrics()
+        self.metrics = Metrics(tracing)
         self.slept: list[float] = []
         self.stopping: Callable[[], bool] = lambda: False
         settings = Settings(

@@ -6,6 +6,7 @@ Legend: B batch, N windows, K readings, F features, W readings of a window, D = 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training import ranks
 from training.fitting.objective import ObjectiveSettings, loss, weights_for
 from training.fitting.profiles import Profile
+from training.fitting.steps import Pace, Plan, steps_of
 from training.progress import Bar, Progress
 from training.settings import TrainingSettings
 from worker.detection import windows
@@ -36,6 +39,7 @@ RISE_STEPS = 50
 SETTLE_AFTER = 0.6                      # share of the steps with the full learning rate
 SETTLED = 0.1                           # share of the learning rate that is left at the end
 FIRST_WEIGHTS = 0.1                     # of the decoder's last layer, beside their usual size
+USUAL_BATCH = 32                        # that learning_rate is meant for
 SHOWN_STEPS = 20                        # between two moves of the bar, and two questions whether to stop
 
 
@@ -76,6 +80,11 @@ class Inputs(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.index_NW)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+        return bool(self.present_KF.all())
 
     def rows(self, index_N: Tensor) -> tuple[Tensor, Tensor]:
         """These windows as inputs of the model: x_ND, present_ND."""
@@ -138,6 +147,8 @@ def fit(
         torch.manual_seed(settings.seed)
         model = VAE(shape).to(device)
         start_at_mean(model, train)
+        if ranks.rank():
+            torch.manual_seed(settings.seed + ranks.rank())     # each process draws noise of its own
         fitted = _Descent(model, train, held, recipe.objective, settings).run(progress)
     model, looks, best, steps = fitted
     return Fitted(model.eval(), shape, tuple(looks), best, steps, time.monotonic() - begin)
@@ -164,16 +175,25 @@ class _Descent:
     ) -> None:
         self._model, self._train, self._held = model, train, held
         self._objective, self._settings = objective, settings
-        weight_F = weights_for(self._objective, train.x_KF.where(train.present_KF, torch.nan))
-        self._weight_D = weight_F.repeat(model.shape.window)
-        self._adam = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
+        self._weight_D: Tensor | None = None
+        if objective.feature_weights != "equal":
+            weight_F = weights_for(objective, train.x_KF.where(train.present_KF, torch.nan))
+            self._weight_D = weight_F.repeat(model.shape.window)
+        scale = math.sqrt(settings.batch_size / USUAL_BATCH) if settings.scale_rate else 1.0
+        self._rate = settings.learning_rate * scale
         self._shuffle = torch.Generator().manual_seed(settings.seed)
         self._epoch_steps = math.ceil(len(train) / settings.batch_size)
         self._steps = max(settings.epochs * self._epoch_steps, settings.min_steps)
         self._look_steps = max(self._epoch_steps, self._steps // LOOKS)
-        self._pace = torch.optim.lr_scheduler.LambdaLR(self._adam, self._learning_rate)
+        plan = Plan(objective, self._weight_D, settings.noise, settings.batch_size, self._steps, self._pace)
+        self._descent = steps_of(model, train, plan)
 
-    def _learning_rate(self, step: int) -> float:
+    def _pace(self, step: int) -> Pace:
+        return Pace(
+            self._rate * self._share_of_rate(step), self._objective.kl_weight_at(step / self._steps)
+        )
+
+    def _share_of_rate(self, step: int) -> float:
         """Rises at first, as Adam's means are still those of few steps; falls in the end, to settle."""
         rest = (1 - step / self._steps) / (1 - SETTLE_AFTER)
         return min(1.0, (step + 1) / RISE_STEPS) * min(1.0, SETTLED + (1 - SETTLED) * max(rest, 0.0))
@@ -181,18 +201,16 @@ class _Descent:
     def run(self, progress: Progress) -> tuple[VAE, list[Look], int, int]:
         looks: list[Look] = []
         best = _Best()
-        step = 0
-        sums = torch.zeros(2, device=self._train.x_KF.device)
         since = 0
         with progress.bar("training", self._steps) as bar:
-            for index_B in self._batches():
-                sums += self._step(index_B, step / self._steps)
-                step, since = step + 1, since + 1
+            for step in self._taken():
+                since += 1
                 if step % SHOWN_STEPS == 0:
                     bar.advance(SHOWN_STEPS)
                 if since == self._look_steps or step == self._steps:
-                    looks.append(self._look(step, sums / since))
-                    sums, since = torch.zeros_like(sums), 0
+                    looks.append(self._look(step, self._descent.sums / since))
+                    self._descent.sums.zero_()
+                    since = 0
                     self._say(bar, looks[-1])
                     if looks[-1].held_total < best.total:
                         best = _Best(len(looks) - 1, looks[-1].held_total, copy.deepcopy(self._model.state_dict()))
@@ -201,24 +219,14 @@ class _Descent:
         self._model.load_state_dict(best.weights)
         return self._model, looks, best.look, step
 
-    def _batches(self) -> Iterator[Tensor]:
-        while True:
-            order_N = torch.randperm(len(self._train), generator=self._shuffle).to(self._train.x_KF.device)
-            yield from torch.split(order_N, self._settings.batch_size)
-
-    def _step(self, index_B: Tensor, progress: float) -> Tensor:
-        settings = self._settings
-        x_BD, present_BD = self._train.rows(index_B)
-        seen_BD = x_BD + settings.noise * torch.randn_like(x_BD) if settings.noise else x_BD
-        terms = loss(
-            self._model(seen_BD), x_BD, self._objective,
-            weight_D=self._weight_D, present_BD=present_BD, progress=progress,
-        )
-        self._adam.zero_grad()
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        self._adam.step()
-        self._pace.step()
-        return torch.stack([terms.reconstruction.detach(), terms.kl.detach()])
+    def _taken(self) -> Iterator[int]:
+        """Takes the steps of epoch after epoch: how many by then."""
+        for step in itertools.count():
+            if step % self._epoch_steps == 0:
+                order_N = torch.randperm(len(self._train), generator=self._shuffle)
+                self._descent.begin(order_N.to(self._train.x_KF.device))
+            self._descent.take()
+            yield step + 1
 
     def _look(self, step: int, train: Tensor) -> Look:
         held = self._evaluate()

@@ -79,33 +79,43 @@ def loss(
     *,
     weight_D: Tensor | None = None,
     present_BD: Tensor | None = None,
-    progress: float = 1.0,
+    kl_weight: float | Tensor | None = None,
 ) -> Loss:
     """The objective at one batch.
 
     x_BD is the target: the clean reading, also where the model was shown a noisy one. weight_D weighs squared errors
     (see weights_for); an input of weight 0 is not asked for at all. present_BD is False where a value is missing: it
-    counts for nothing, and x may be NaN there (the likelihood of what was observed; Nazábal et al. 2020). Held-out
-    loss is taken at progress 1.
+    counts for nothing, and x may be NaN there (the likelihood of what was observed; Nazábal et al. 2020). kl_weight:
+    default the settings', the full one.
     """
     miss_BD = guarded(x_BD - out.xhat_BD)
-    present_BD = torch.ones_like(x_BD, dtype=torch.bool) if present_BD is None else present_BD
-    square_BD = torch.where(present_BD, miss_BD, 0.0) ** 2  # first, as NaN² has a NaN gradient, used or not
+    if present_BD is not None:
+        miss_BD = torch.where(present_BD, miss_BD, 0.0)  # before it is squared, as NaN² has a NaN gradient, used or not
+    square_BD = miss_BD**2
     if weight_D is not None:
         square_BD = square_BD * weight_D
-        present_BD = present_BD & (weight_D > 0)
     match settings.sigma:
         case "fixed":
             reconstruction_B = square_BD.sum(-1)
         case "shared":
-            reconstruction_B = gaussian_nats(square_BD, present_BD, mean_square(square_BD, present_BD, dims=(0, 1)))
+            asked_BD = _asked(x_BD, present_BD, weight_D)
+            reconstruction_B = gaussian_nats(square_BD, asked_BD, mean_square(square_BD, asked_BD, dims=(0, 1)))
         case "per-feature":
-            reconstruction_B = gaussian_nats(square_BD, present_BD, mean_square(square_BD, present_BD, dims=(0,)))
+            asked_BD = _asked(x_BD, present_BD, weight_D)
+            reconstruction_B = gaussian_nats(square_BD, asked_BD, mean_square(square_BD, asked_BD, dims=(0,)))
 
     kl_L = out.kl_BL.mean(0)
-    kl_paid = kl_L.clamp(min=settings.free_bits).sum() if settings.free_bits else kl_L.sum()
+    kl = kl_L.sum()
+    kl_paid = kl_L.clamp(min=settings.free_bits).sum() if settings.free_bits else kl
     reconstruction = reconstruction_B.mean()
-    return Loss(reconstruction, kl_L.sum(), reconstruction + settings.kl_weight_at(progress) * kl_paid)
+    kl_weight = settings.kl_weight if kl_weight is None else kl_weight
+    return Loss(reconstruction, kl, reconstruction + kl_weight * kl_paid)
+
+
+def _asked(x_BD: Tensor, present_BD: Tensor | None, weight_D: Tensor | None) -> Tensor:
+    """What counts: is present and has a weight."""
+    asked_BD = torch.ones_like(x_BD, dtype=torch.bool) if present_BD is None else present_BD
+    return asked_BD if weight_D is None else asked_BD & (weight_D > 0)
 
 
 def mean_square(square_BD: Tensor, present_BD: Tensor, dims: tuple[int, ...]) -> Tensor:

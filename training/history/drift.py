@@ -15,7 +15,7 @@ from training.settings import Settings
 from worker.detection.detector import Detector
 from worker.models import artifact
 from worker.models.drift import AT_MOST, LEAST_READINGS, Drift
-from worker.models.registry import Registry
+from worker.models.registry import opened
 
 SCORE = "the score"
 
@@ -32,7 +32,7 @@ def look(settings: Settings) -> Drifted | None:
     """Over as many readings as the worker looks at. None where nothing can be said: there is no champion, it holds no
     reference, or too few readings have come. Raises UserError.
     """
-    registry = Registry(settings.model.registry, settings.model.name)
+    registry = opened(settings.model.registry, settings.model.name)
     version, window = registry.resolve(settings.model.alias), settings.model.drift_readings
     if version is None or not window:
         return None
@@ -48,10 +48,10 @@ def look(settings: Settings) -> Drifted | None:
         settings.model_copy(update={"training": newest, "input": given}), Progress(io.StringIO()), _now_ms
     )
     scores = Detector(champion).score_history(history.batch)
-    drift = Drift(manifest.reference, window, LEAST_READINGS)
+    drift = Drift(manifest.reference, window, min(window, LEAST_READINGS))
     for start in range(0, len(history), AT_MOST):
         part = slice(start, start + AT_MOST)
-        drift.count(history.batch.x_BF[part], scores.raw_B[part])
+        drift.count(history.batch.x_BF[part], scores.settled_B[part])
     psi_F = drift.statistics().psi_F
     if np.isnan(psi_F).all():
         return None

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from training.history import extent, features
+from training import ranks
+from training.history import extent, features, shards
 from training.history.extent import Extent
+from training.history.shards import Shard
 from training.history.spool import Spool
 from training.progress import Progress
 from training.settings import Settings
@@ -81,16 +83,17 @@ def from_topic(
     Raises BrokerError, and TrainingError where the range holds no reading.
     """
     with topics.opened(settings, settings.input.topic) as topic:
-        found = extent.asked_for(_Offsets(topic), settings.training, now_ms())
+        found = shards.agreed(extent.asked_for(_Offsets(topic), settings.training, now_ms()))
         if not found.records:
             raise TrainingError(_empty(settings, found))
         asked(found)
         progress.say(f"reading {found.records:,} records of topic {topic.name}")
+        mine = Extent({partition: found.spans[partition] for partition in ranks.share(sorted(found.spans))})
         with (
             contextlib.closing(_Reader(settings)) as reader,
-            progress.bar("reading", found.records) as bar,
+            progress.bar("reading", mine.records) as bar,
         ):
-            for records in topic.records(found.spans):
+            for records in topic.records(mine.spans):
                 reader.take(records)
                 bar.advance(len(records))
             return reader.history(topic.name, found)
@@ -135,13 +138,14 @@ class _Reader:
         self._decode()
         assert self._names is not None
         assert self._spool is not None
-        batch = self._spool.batch()
+        shard = Shard(self._spool.batch(), self._entities, self._left_out)
+        batch, entities, left_out = shards.together(shard)
         ranges = tuple(
             OffsetRange(topic=topic, partition=p, start=start, end=end)
             for p, (start, end) in found.spans.items()
             if end > start
         )
-        history = History(self._names, batch, self._entities, ranges, left_out=self._left_out)
+        history = History(self._names, batch, entities, ranges, left_out=left_out)
         if not len(batch):
             why = f"; offset {self._first.record.offset}: {self._first.message}" if self._first else ""
             raise TrainingError(f"{history.where} holds {found.records} records, none of them a reading{why}")
@@ -150,7 +154,7 @@ class _Reader:
     def _decode(self) -> None:
         if self._decoder is None:
             if self._names is None:
-                found = features.of_records((r.value for r in self._held), self._settings.input)
+                found = shards.first_known(features.of_records((r.value for r in self._held), self._settings.input))
                 self._names = features.require(found, f"topic {self._settings.input.topic!r}")
             self._decoder = ReadingDecoder(ReadingSchema.of(self._names, self._settings.input), self._entities)
             self._spool = Spool(len(self._names))

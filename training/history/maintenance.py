@@ -60,7 +60,8 @@ def windows(settings: Settings, progress: Progress) -> tuple[Maintenance, ...]:
     training = settings.training
     told = Told()
     if training.maintenance_topic is not None:
-        for record in topics.newest(settings, training.maintenance_topic, MOST_RECORDS):
+        found = topics.newest(settings, training.maintenance_topic, MOST_RECORDS)
+        for record in sorted(found, key=lambda r: (r.partition, r.offset)):     # whatever the senders' clocks say
             told.take(record)
     if told.by_key:
         progress.say(f"maintenance: {len(told.by_key):,} times told on topic {training.maintenance_topic}")

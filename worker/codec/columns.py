@@ -92,7 +92,8 @@ def _core(schema: ReadingSchema) -> Any:
     if core is None or len(set(names)) < len(names):
         return None
     return core.Decoder(
-        list(schema.features), schema.values_field, schema.entity_field, schema.timestamp_field, schema.max_record_bytes
+        list(schema.features), schema.values_field, schema.entity_field, schema.timestamp_field,
+        schema.max_record_bytes, schema.max_depth, schema.max_fields,
     )
 
 

@@ -23,7 +23,7 @@ def event_message(topic: str, event: Event) -> Message:
         ("ce_time", event.timestamp.encode()),
         ("content-type", b"application/json"),
     ]
-    return Message(topic, event.entity.encode(), _encoder.encode(event), headers)
+    return Message(topic, event.entity.encode(), _encoder.encode(event), headers, source=event.source)
 
 
 def dead_letter(topic: str, refusal: Refusal) -> Message:

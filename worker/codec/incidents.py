@@ -24,7 +24,7 @@ def incident_message(topic: str, incident: Incident) -> Message:
         ("ce_time", incident.updated_at.encode()),
         ("content-type", b"application/json"),
     ]
-    return Message(topic, incident.entity.encode(), _encoder.encode(incident), headers)
+    return Message(topic, incident.entity.encode(), _encoder.encode(incident), headers, source=incident.source)
 
 
 def _record_id(incident: Incident) -> str:

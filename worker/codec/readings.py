@@ -16,6 +16,7 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
+from worker.codec import outline
 from worker.entities import Entities
 from worker.kafka_settings import InputSettings
 from worker.records import F32, LATEST_MS, Batch, Record, Refusal
@@ -35,12 +36,15 @@ class ReadingSchema:
     timestamp_field: str | None = "timestamp"
     values_field: str = "values"
     max_record_bytes: int = 1_048_576
+    max_depth: int = 32
+    max_fields: int = 10_000
 
     @classmethod
     def of(cls, features: tuple[str, ...], settings: InputSettings) -> Self:
         """These features, where the settings say that they are."""
         return cls(
-            features, settings.entity_field, settings.timestamp_field, settings.values_field, settings.max_record_bytes
+            features, settings.entity_field, settings.timestamp_field, settings.values_field,
+            settings.max_record_bytes, settings.max_depth, settings.max_fields,
         )
 
 
@@ -119,6 +123,8 @@ class ReadingDecoder:
                 "too_large",
                 f"{len(value)} bytes; at most {self._schema.max_record_bytes} are read (ZMU_INPUT__MAX_RECORD_BYTES)",
             )
+        if len(value) > self._schema.max_fields or value.count(b"[") + value.count(b"{") > self._schema.max_depth:
+            self._require_modest(value)
         if self._typed is None:
             return self._read_patiently(record, value)
         try:
@@ -136,6 +142,19 @@ class ReadingDecoder:
             if row == self._missing:
                 return self._read_patiently(record, value)
         return row, self._entity(record, reading.entity), self._timestamp(record, reading.timestamp)
+
+    def _require_modest(self, value: bytes) -> None:
+        """Depth and number of fields, before anything is built of them."""
+        found = outline.of(value)
+        if found.depth > self._schema.max_depth:
+            most = self._schema.max_depth
+            raise Refused("too_deep", f"nested {found.depth} deep; at most {most} is read (ZMU_INPUT__MAX_DEPTH)")
+        if found.fields > self._schema.max_fields:
+            raise Refused(
+                "too_many_fields",
+                f"{found.fields} fields and elements; at most {self._schema.max_fields} are read "
+                "(ZMU_INPUT__MAX_FIELDS)",
+            )
 
     def _read_patiently(self, record: Record, value: bytes) -> tuple[Any, str, int]:
         """What the typed decoder will not take: booleans, and everything whose fault must be named."""

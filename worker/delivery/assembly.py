@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 from worker.delivery.checkpoint import AtLeastOnce, Checkpoint
 from worker.delivery.exactly_once import ExactlyOnce
-from worker.delivery.replica import transactional_id
 from worker.heartbeat import Heartbeat
+from worker.kafka.replica import transactional_id_of
 from worker.kafka.sink import KafkaSink, Sends, Sink
 from worker.kafka.source import KafkaSource
 from worker.kafka.statestore import KafkaStateStore, StateStore
@@ -30,12 +28,7 @@ def open_sink(settings: Settings) -> Sink:
 
 
 def open_transactions(settings: Settings, kind: type[KafkaTransactions] = KafkaTransactions) -> Transactions:
-    name = transactional_id(
-        settings.input.group_id,
-        settings.output.transactional_id,
-        socket.gethostname(),
-        in_kubernetes="KUBERNETES_SERVICE_HOST" in os.environ,
-    )
+    name = transactional_id_of(settings)
     return kind(settings.kafka, settings.output, settings.input.max_record_bytes, name)
 
 
@@ -68,4 +61,7 @@ def checkpoint(
         return AtLeastOnce(source, output, metrics, heartbeat, stopping)
     interval_seconds = settings.output.commit_interval_ms / 1000
     transactions = cast(Transactions, output)
-    return ExactlyOnce(source, transactions, interval_seconds, metrics, heartbeat, stopping)
+    timeout_seconds = settings.output.transaction_timeout_ms / 1000
+    return ExactlyOnce(
+        source, transactions, interval_seconds, metrics, heartbeat, stopping, timeout_seconds=timeout_seconds
+    )

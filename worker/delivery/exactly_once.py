@@ -44,7 +44,10 @@ class ExactlyOnce:
         stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
+        timeout_seconds: float = 60.0,
     ) -> None:
+        """timeout_seconds: after which the brokers give up a transaction, and so do we."""
+        self._timeout_seconds = timeout_seconds
         self._source, self._transactions, self._interval_seconds = source, transactions, interval_seconds
         self._metrics, self._heartbeat = metrics, heartbeat
         self._stopping, self._clock, self._sleep = stopping, clock, sleep
@@ -70,8 +73,13 @@ class ExactlyOnce:
         sent = Sent(message)
         self._hand.messages.append(sent)
         if self._ending is None:
-            self._hand.send([sent], self._transactions)
+            self._put([sent])
         return sent
+
+    def _put(self, messages: Sequence[Sent]) -> None:
+        if self._hand.opened is None:
+            self._hand.opened = self._clock()
+        self._hand.send(messages, self._transactions)
 
     def complete(
         self,
@@ -158,13 +166,20 @@ class ExactlyOnce:
         self._metrics.inflight(len(hand.messages) + (len(ending.work.messages) if ending is not None else 0))
         if ending is not None:
             return self._see_commit(ending)
-        if hand.refusal() is not None:
-            return self._send_again()
+        refusal = hand.refusal() or self._overdue(hand)
+        if refusal is not None:
+            return self._send_again(refusal)
         if hand and self._clock() - hand.since >= self._interval_seconds and hand.acknowledged():
             pledge = self._source.pledge(hand.offsets, hand.notes, hand.member)
             self._ending = Ending(hand, self._transactions.commit(pledge), self._clock())
             self._hand = Work(self._clock())
         return []
+
+    def _overdue(self, hand: Work) -> Exception | None:
+        """kafka-python may forget a request, where the coordinator has just gone, and wait for its answer for ever."""
+        if hand.opened is None or self._clock() - hand.opened < self._timeout_seconds or hand.acknowledged():
+            return None
+        return BrokerError(f"no answer to a message of a transaction for {self._timeout_seconds:g} s, its timeout")
 
     def _see_commit(self, ending: Ending) -> list[Change]:
         seconds = self._clock() - ending.since
@@ -183,7 +198,8 @@ class ExactlyOnce:
         self._metrics.transaction_committed(seconds)
         for then in ending.work.then:
             then()
-        self._hand.send(self._hand.messages, self._transactions)    # they had to wait
+        if self._hand.messages:
+            self._put(self._hand.messages)          # they had to wait
         return []
 
     def _adapt(self, changes: Sequence[Change]) -> list[Change]:
@@ -211,10 +227,8 @@ class ExactlyOnce:
         self._metrics.transaction_aborted()
         return []
 
-    def _send_again(self) -> list[Change]:
+    def _send_again(self, refusal: Exception) -> list[Change]:
         """A message was refused: nothing of the transaction is committed. Reading stops, and readiness says so."""
-        refusal = self._hand.refusal()
-        assert refusal is not None
         self._writable = False
         self._metrics.transaction_failed("publish", refusal)
         changes = self._source.idle()
@@ -227,8 +241,9 @@ class ExactlyOnce:
             self._drop()
             return changes
         self._hand.since = self._clock()
+        self._hand.opened = None
         self._hand.shrink()
-        self._hand.send(self._hand.messages, self._transactions)
+        self._put(self._hand.messages)
         return []
 
     def _build_anew(self) -> list[Change]:

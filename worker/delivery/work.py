@@ -47,6 +47,7 @@ class Work:
     offsets: dict[int, int] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     then: list[Callable[[], None]] = field(default_factory=list)
+    opened: float | None = None         # when the first of the messages went out
     member: object = None               # who we were in the group when the first offset came
     stuck: bool = False                 # one was refused at once: each of the others would be waited for, in vain
     alone: bool = False                 # each message was sent by itself: one is known to be too large

@@ -31,9 +31,10 @@ class ZChart(Reconstructor):
         chart.mean_D.copy_(mean_and_scatter(x_ND)[0])
         return chart
 
-    def predict(self, x_BD: Tensor) -> Tensor:
-        """The centre, whatever came in. Returns xhat_BD."""
-        return self.mean_D.expand_as(x_BD)
+    def predict(self, x_BD: Tensor, newest: int | None = None) -> Tensor:
+        """The centre, whatever came in. Returns xhat_BD, or its last columns."""
+        centre_N = self.mean_D if newest is None else self.mean_D[-newest:]
+        return centre_N.repeat(len(x_BD), 1)
 
 
 class PCA(Reconstructor):
@@ -74,10 +75,11 @@ class PCA(Reconstructor):
         pca.components_KD.copy_(direction_DD.flip(1)[:, : pca.components].T)
         return pca
 
-    def predict(self, x_BD: Tensor) -> Tensor:
-        """Project on the components and back. Returns xhat_BD."""
+    def predict(self, x_BD: Tensor, newest: int | None = None) -> Tensor:
+        """Project on the components and back. Returns xhat_BD, or its last columns."""
         code_BK = aligned(guarded(x_BD) - self.mean_D) @ self.components_KD.T
-        return self.mean_D + aligned(code_BK) @ self.components_KD
+        xhat_BD = self.mean_D + aligned(code_BK) @ self.components_KD
+        return xhat_BD if newest is None else xhat_BD[:, -newest:]      # a narrower product depends on the row's place
 
 
 def mean_and_scatter(x_ND: Tensor) -> tuple[Tensor, Tensor]:

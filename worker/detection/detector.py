@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
-import torch
 
 from worker.detection import windows
 from worker.detection.alarm import Alarm, Alarms
 from worker.detection.chart import Chart, Charted
-from worker.detection.reconstructor import predict_in_blocks
+from worker.detection.scorer import Scorer, scorer_of
 from worker.models.artifact import Artifact
 from worker.records import F32, F64, I32, Batch, Bools
 from worker.state.state import Column, States
@@ -44,6 +44,11 @@ class Scores:
     @property
     def anomalous_B(self) -> Bools:
         return self.anomaly_score_B > 1.0
+
+    @property
+    def settled_B(self) -> F64:
+        """Raw scores, NaN until the window was full: before, they say how long an entity has been known."""
+        return np.where(self.warming_B, np.nan, self.raw_B)
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
@@ -78,7 +83,6 @@ class Detector:
         """
         self.manifest = manifest = artifact.manifest
         self._model = artifact.model
-        self._device = next(iter(artifact.model.state_dict().values())).device
         self._scale_F = np.asarray(manifest.residual_scale, np.float64)
         self._gap_ms = None if manifest.gap_seconds is None else round(manifest.gap_seconds * 1000)
         self._withhold = withhold
@@ -88,6 +92,12 @@ class Detector:
         self._chart = Chart(manifest.chart, *by_feature) if manifest.chart else None
         self._alarm = Alarm(manifest.alarm, self.threshold, rate) if manifest.alarm else None
         self.observers: tuple[Observer, ...] = ()       # told of every batch by who serves it
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        """Made at first use: on a GPU it takes buffers there, and many a detector never scores."""
+        shape = self.manifest.shape
+        return scorer_of(self._model, shape.window, shape.features, newest=self.manifest.error_of == "newest")
 
     @property
     def weights_bytes(self) -> int:
@@ -142,9 +152,8 @@ class Detector:
             windowed = windows.gather(states, batch, visits, shape.window, self._gap_ms)
         scaled_KF = scaling.scale(windowed.stack_KF)
         filled_KF = np.where(np.isnan(scaled_KF), scaling.fill_F, scaled_KF)
-        input_BD = filled_KF[windowed.index_BW].reshape(len(batch), shape.inputs)
-        output_BD = predict_in_blocks(self._model, torch.from_numpy(input_BD).to(self._device)).cpu().numpy()
-        output_BWF = output_BD.reshape(len(batch), shape.window, shape.features)
+        output_BN = self._scorer.expected(filled_KF, windowed.index_BW)
+        output_BWF = output_BN.reshape(len(batch), output_BN.shape[1] // shape.features, shape.features)
         residual_BF = scaled_KF[windowed.index_BW[:, -1]].astype(np.float64) - output_BWF[:, -1]
         if self.manifest.error_of == "window":
             residual_BWF = scaled_KF[windowed.index_BW].astype(np.float64) - output_BWF

@@ -50,6 +50,10 @@ class Latents(nn.Module, ABC):
     def moments(self, out_BE: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of z given x: (mu_BZ, logvar_BZ). mu is the code that scoring decodes."""
 
+    def mean(self, out_BE: Tensor) -> Tensor:
+        """mu_BZ alone."""
+        return self.moments(out_BE)[0]
+
     @abstractmethod
     def draw(self, out_BE: Tensor) -> Draw:
         """A sample that gradients pass through (global random state of the device), and its KL."""
@@ -72,6 +76,9 @@ class Gaussian(Latents):
     def moments(self, out_BE: Tensor) -> tuple[Tensor, Tensor]:
         mu_BZ, raw_BZ = out_BE.chunk(2, dim=-1)
         return mu_BZ, LOGVAR_BOUND * torch.tanh(raw_BZ / LOGVAR_BOUND)
+
+    def mean(self, out_BE: Tensor) -> Tensor:
+        return out_BE[..., : self.latent]
 
     def draw(self, out_BE: Tensor) -> Draw:
         mu_BZ, logvar_BZ = self.moments(out_BE)

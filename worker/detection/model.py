@@ -22,7 +22,7 @@ from worker.detection.reconstructor import Linear, Reconstructor, guarded
 Kind = Literal["vae", "pca", "zchart"]
 Family = Literal["normal", "mixture", "flow", "categorical", "bernoulli"]
 
-MAX_WEIGHTS = 50_000_000  # 200 MB
+MAX_WEIGHTS = 100_000_000  # 400 MB
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -96,10 +96,12 @@ class VAE(Reconstructor):
         draw = self.latents.draw(self.encoder(guarded(x_BD)))
         return Forward(self.decode(draw.z_BZ), draw.z_BZ, draw.mu_BZ, draw.logvar_BZ, draw.kl_BL)
 
-    def predict(self, x_BD: Tensor) -> Tensor:
-        """The deterministic path, z = mu: xhat_BD. For scores that repeat to the bit, use predict_in_blocks."""
-        mu_BZ, _ = self.encode(x_BD)
-        return self.decode(mu_BZ)
+    def predict(self, x_BD: Tensor, newest: int | None = None) -> Tensor:
+        """The deterministic path, z = mu: xhat_BD, or its last columns. For scores that repeat to the bit, use a Scorer
+        or predict_in_blocks.
+        """
+        mu_BZ = self.latents.mean(self.encoder(guarded(x_BD)))
+        return self.decode(mu_BZ) if newest is None else self._decode_newest(mu_BZ, newest)
 
     def encode(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of z given x: (mu_BZ, logvar_BZ)."""
@@ -109,6 +111,14 @@ class VAE(Reconstructor):
         """The reading that belongs to z: xhat_BD."""
         xhat_BD: Tensor = self.decoder(z_BZ)
         return xhat_BD
+
+    def _decode_newest(self, z_BZ: Tensor, newest: int) -> Tensor:
+        *before, last = (layer for layer in self.decoder if not isinstance(layer, nn.Sigmoid))
+        for layer in before:
+            z_BZ = layer(z_BZ)
+        assert isinstance(last, Linear)
+        xhat_BN = last.newest(z_BZ, newest)
+        return xhat_BN.sigmoid() if self.shape.output == "sigmoid" else xhat_BN
 
     @torch.no_grad()
     def generate(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -20,13 +20,16 @@ class Reconstructor(nn.Module, ABC):
     """A model of normal readings. Its state_dict holds tensors only: safetensors saves and loads every kind alike."""
 
     @abstractmethod
-    def predict(self, x_BD: Tensor) -> Tensor:
-        """The readings expected in place of x_BD: xhat_BD. Deterministic. NaN in a row spoils that row only."""
+    def predict(self, x_BD: Tensor, newest: int | None = None) -> Tensor:
+        """The readings expected in place of x_BD: xhat_BD. Deterministic. NaN in a row spoils that row only.
+
+        newest: only so many of the last inputs are asked for, xhat_BN, which costs less.
+        """
 
 
 def guarded(x_BD: Tensor) -> Tensor:
     """x within ±LIMIT, infinities included, so that sums and squares of it stay finite in float32."""
-    return x_BD.clamp(-LIMIT, LIMIT)
+    return F.hardtanh(x_BD, -LIMIT, LIMIT)              # a clamp whose gradient is one kernel and not five
 
 
 def aligned(x_BK: Tensor) -> Tensor:
@@ -34,17 +37,24 @@ def aligned(x_BK: Tensor) -> Tensor:
 
     Some matrix kernels peel a row's first elements until they reach a vector boundary, and so add the same numbers
     in another order for a row that starts elsewhere: MKL does so for products with fewer than 12 columns, and a
-    row of 33 float32s then differs in its last bit from the next row with the very same values.
+    row of 33 float32s then differs in its last bit from the next row with the very same values. A GPU's kernels go by
+    the row length, which is the same for all.
     """
     columns = x_BK.shape[-1]
+    if x_BK.is_cuda or (columns % ALIGNMENT == 0 and x_BK.is_contiguous() and x_BK.data_ptr() % 64 == 0):
+        return x_BK
     return F.pad(x_BK, (0, -columns % ALIGNMENT))[..., :columns]
 
 
 class Linear(nn.Linear):
-    """nn.Linear whose result for a row does not depend on where in the block the row lies."""
+    """nn.Linear whose result for a row does not depend on where in the block the row lies, but while it is learning."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(aligned(input), self.weight, self.bias)
+        return F.linear(input if torch.is_grad_enabled() else aligned(input), self.weight, self.bias)
+
+    def newest(self, input: Tensor, columns: int) -> Tensor:
+        """Only the last columns of the result."""
+        return F.linear(aligned(input), self.weight[-columns:], self.bias[-columns:])
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ class RecordBatch(NamedTuple):
     topic: str
     next_offset: int                    # after the last record, be it compacted away
     newest_ms: int
+    damage: str = ""                    # why it holds no records, though it did: worker/kafka/damage.py
 
 
 def size(fetched: Sequence[Record] | Sequence[RecordBatch]) -> int:
@@ -42,7 +43,11 @@ def next_offsets(fetched: Sequence[Record] | Sequence[RecordBatch]) -> dict[int,
 
 def newest_ms(fetched: Sequence[Record] | Sequence[RecordBatch]) -> dict[int, int]:
     """By partition: Kafka's timestamp of what came last."""
-    return {one.partition: one.newest_ms if isinstance(one, RecordBatch) else one.timestamp for one in fetched}
+    return {
+        one.partition: one.newest_ms if isinstance(one, RecordBatch) else one.timestamp
+        for one in fetched
+        if not (isinstance(one, RecordBatch) and one.damage)
+    }
 
 
 def walk(batch: RecordBatch) -> Iterator[PlainRecord]:
@@ -58,7 +63,7 @@ def walk(batch: RecordBatch) -> Iterator[PlainRecord]:
 
 
 def _walk(batch: RecordBatch) -> Iterator[PlainRecord]:
-    partition, base_offset, first_ms, append_ms, records, from_offset, data, topic, _, _ = batch
+    partition, base_offset, first_ms, append_ms, records, from_offset, data, topic, _, _, _ = batch
     at, size = 0, len(data)
     for _ in range(records):
         length, at = _varint(data, at)

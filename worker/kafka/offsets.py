@@ -86,5 +86,14 @@ class GroupOffsets:
         return [TopicPartition(self._topic, partition) for partition in sorted(found)]
 
     def _committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
+        _forget_late_answers(self._consumer)
         found = self._consumer.committed(tp, metadata=True, timeout_ms=self._timeout_ms)
         return found if found is not None and found.offset >= 0 else None
+
+
+def _forget_late_answers(consumer: KafkaConsumer) -> None:
+    """kafka-python keeps a question that was given up, and takes its answer, whenever it came, for that to the next
+    one like it: offsets from before all that was committed since.
+    """
+    coordinator = getattr(consumer, "_coordinator", None)
+    getattr(coordinator, "_offset_fetch_futures", {}).clear()

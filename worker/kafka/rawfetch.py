@@ -7,27 +7,23 @@ consumer's: a batch is taken whole, and the position moves past it.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import kafka.codec as codecs
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, UnsupportedCodecError
+from kafka.errors import CorruptRecordError
 from kafka.protocol.consumer import IsolationLevel
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from worker.errors import StreamError
-from worker.kafka.batches import RecordBatch, walk
+from worker.kafka.batches import MOST_RECORDS, RecordBatch, walk
+from worker.kafka.codecs import decompressed
+from worker.kafka.damage import Damage, DamagedBatch, damaged
 
-_CODECS: dict[int, tuple[str, Callable[[], bool], Callable[[bytes], bytes]]] = {
-    1: ("gzip", codecs.has_gzip, codecs.gzip_decode),
-    2: ("snappy", codecs.has_snappy, codecs.snappy_decode),
-    3: ("lz4", codecs.has_lz4, codecs.lz4_decode),
-    4: ("zstd", codecs.has_zstd, codecs.zstd_decode),
-}
 _CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _OVERHEAD, _CRC_FROM = 12, 21           # base offset and length are not counted by the length; nor the head by the CRC
 _MAGIC_AT = 16
@@ -58,14 +54,22 @@ class _Header(NamedTuple):
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 
 
-def attach(consumer: KafkaConsumer) -> bool:
-    """Whether the consumer's poll now gives RecordBatch objects instead of records."""
+def attach(consumer: KafkaConsumer, damage: Damage | None = None) -> bool:
+    """Whether the consumer's poll now gives RecordBatch objects instead of records.
+
+    damage: says which damaged batches are passed over. None: none is; poll raises DamagedBatch then.
+    """
     try:
         _try_out()
         fetcher = consumer._fetcher
         if fetcher.PartitionRecords is not Fetcher.PartitionRecords:
             return False
-        fetcher.PartitionRecords = WholeBatches
+        assignment = consumer._subscription.assignment
+
+        def end_of(tp: TopicPartition) -> int | None:
+            return assignment[tp].highwater if tp in assignment else None
+
+        fetcher.PartitionRecords = functools.partial(WholeBatches, damage=damage, end_of=end_of)
     except Exception:                   # whatever it is: this kafka-python is not the one that was built for
         return False
     return True
@@ -74,13 +78,23 @@ def attach(consumer: KafkaConsumer) -> bool:
 class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
     """One partition's part of one fetch response."""
 
-    def __init__(self, fetch_offset: int, tp: TopicPartition, records: MemoryRecords, **known: Any) -> None:
+    def __init__(
+        self, fetch_offset: int, tp: TopicPartition, records: MemoryRecords, damage: Damage | None = None,
+        end_of: Callable[[TopicPartition], int | None] = lambda _: None, **known: Any,
+    ) -> None:
+        """end_of: the offset that readers may read up to, where it is known."""
         super().__init__(fetch_offset, tp, records, **known)
+        self._damage, self._end_of = damage, end_of
+        self._next_inline_exception: Exception | None = None
+        self.next_fetch_offset = fetch_offset
         self.record_iterator: Iterator[RecordBatch] | None = self._batches(memoryview(records._buffer))
 
     def take(self, n: int | None = None) -> Taken:
         """Whole batches, until there are n records or more."""
-        self._maybe_raise_next_inline_exception()
+        error: Exception | None = self._next_inline_exception
+        if error is not None:
+            self.drain()                # to be fetched again, and to say so again: an iterator that threw is over
+            raise error
         taken = Taken()
         try:
             for batch in self.record_iterator or ():
@@ -89,39 +103,74 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
                     break
         except Exception as error:
             if not len(taken):
-                self.drain()            # to be fetched again, and to say so again: an iterator that threw is over
+                self.drain()
                 raise
             self._next_inline_exception = error         # the batches before it come first
         return taken
 
     def _batches(self, buffer: memoryview) -> Iterator[RecordBatch]:
         at = 0
-        last: _Header | None = None
         while (raw := _next(buffer, at)) is not None:
             at += len(raw)
-            if not 2 <= raw[_MAGIC_AT] < 128:           # a signed byte
-                last = None
-                yield self._of_messages(raw)
-                continue
-            last = header = _Header._make(_HEADER.unpack_from(raw)) if len(raw) >= _HEADER.size else None
-            if header is None or (self.check_crcs and calc_crc32c(raw[_CRC_FROM:]) != header.crc):
-                raise CorruptRecordError(
-                    f"Record batch for partition {self.topic_partition} at offset {int.from_bytes(raw[:8], 'big')} "
-                    "failed crc check"
-                )
-            self.leader_epoch = header.leader_epoch
-            if self._is_data(header, raw):
-                batch = self._opened(header, raw)
-                self.bytes_read += len(raw)
-                self.records_read += header.records
+            next_base = _next_base(buffer, at)
+            try:
+                if self._misplaced(raw, next_base):
+                    raise CorruptRecordError("its first offset lies beyond what comes after it")
+                batch = self._read(raw)
+            except CorruptRecordError as error:
+                batch = self._passed_over(raw, next_base, str(error))
+            # No checksum covers the first offset: what it says must not lead back to where we have been.
+            if batch is not None and batch.next_offset > self.next_fetch_offset:
                 self.next_fetch_offset = batch.next_offset
-                if batch.next_offset > self.fetch_offset:
-                    yield batch
-            else:
-                self.next_fetch_offset = header.last_offset + 1
-        if last is not None:
-            self.next_fetch_offset = last.last_offset + 1
+                yield batch
         self.drain()
+
+    def _misplaced(self, raw: memoryview, next_base: int | None) -> bool:
+        """No checksum covers the first offset: what it says must not lead past records that wait. Of two that
+        contradict each other, the one that goes on where we are is right.
+        """
+        base, end = _base(raw), self._end_of(self.topic_partition)
+        beyond_next = next_base is not None and base >= next_base and base != self.next_fetch_offset
+        return beyond_next or (end is not None and base >= end)
+
+    def _read(self, raw: memoryview) -> RecordBatch | None:
+        """None where it holds no records for us. Raises CorruptRecordError."""
+        if not 2 <= raw[_MAGIC_AT] < 128:               # a signed byte
+            return self._of_messages(raw)
+        header = _Header._make(_HEADER.unpack_from(raw)) if len(raw) >= _HEADER.size else None
+        if header is None or (self.check_crcs and calc_crc32c(raw[_CRC_FROM:]) != header.crc):
+            raise CorruptRecordError("it fails its CRC")
+        self.leader_epoch = header.leader_epoch
+        if not self._is_data(header, raw):
+            self.next_fetch_offset = max(header.last_offset + 1, self.next_fetch_offset)
+            return None
+        batch = self._opened(header, raw)
+        self.bytes_read += len(raw)
+        self.records_read += header.records
+        return batch
+
+    def _passed_over(self, raw: memoryview, next_base: int | None, why: str) -> RecordBatch:
+        """Raises DamagedBatch as long as it is to be fetched again. What its head says may be damage, too: it counts
+        where the next batch, or its number of records, agrees. Else the position moves by one offset, and the broker
+        gives this batch once more where it holds that offset, too.
+        """
+        tp, misplaced = self.topic_partition, self._misplaced(raw, next_base)
+        first = self.next_fetch_offset if misplaced else max(_base(raw), self.next_fetch_offset)
+        if self._damage is None or not self._damage.passes(tp, first):
+            raise DamagedBatch(tp, first, why)
+        header = _Header._make(_HEADER.unpack_from(raw.tobytes().ljust(_HEADER.size, b"\0")))
+        if misplaced:
+            header = header._replace(base_offset=first)
+        after, records = first + 1, 0
+        if next_base is not None and first < next_base <= first + MOST_RECORDS:
+            after = next_base
+        elif first <= header.last_offset < header.base_offset + header.records <= first + MOST_RECORDS:
+            after = header.last_offset + 1
+        if 0 < header.records <= after - header.base_offset:
+            records = min(header.records, after - first)
+        if header.attributes & _CONTROL:
+            self.aborted_producer_ids.discard(header.producer_id)   # it was the end of a transaction
+        return damaged(tp, first, after, len(raw), records or after - first, why)
 
     def _is_data(self, header: _Header, raw: memoryview) -> bool:
         """Whether it holds records for us: not a marker of a transaction, nor part of one that was aborted."""
@@ -139,7 +188,7 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             marker = next(walk(self._opened(header, raw)._replace(from_offset=-1)), None)
             return marker is not None and struct.unpack(">hh", marker.key or b"")[1] == _ABORT
         except (StreamError, struct.error) as error:
-            raise CorruptRecordError(f"Found invalid control record: {error}") from error
+            raise CorruptRecordError(f"the end of a transaction cannot be read: {error}") from error
 
     def _opened(self, header: _Header, raw: memoryview) -> RecordBatch:
         tp, codec = self.topic_partition, header.attributes & _CODEC
@@ -149,8 +198,8 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             first_timestamp=header.first_timestamp,
             append_timestamp=header.max_timestamp if header.attributes & _APPEND_TIME else None,
             records=header.records,
-            from_offset=self.fetch_offset,
-            data=bytes(raw[_HEADER.size :]) if codec == 0 else _decompressed(codec, bytes(raw[_HEADER.size :])),
+            from_offset=self.next_fetch_offset,
+            data=bytes(raw[_HEADER.size :]) if codec == 0 else decompressed(codec, bytes(raw[_HEADER.size :])),
             topic=tp.topic,
             next_offset=header.last_offset + 1,
             newest_ms=header.max_timestamp,
@@ -165,9 +214,9 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             messages = list(batch) if sound else []
             sound = sound and (not self.check_crcs or all(message.validate_crc() for message in messages))
         except (struct.error, ValueError, IndexError) as error:
-            raise CorruptRecordError(f"Found invalid messages in {self.topic_partition}: {error}") from error
+            raise CorruptRecordError(f"its messages cannot be read: {error}") from error
         if not messages or not sound:
-            raise CorruptRecordError(f"Messages of {self.topic_partition} failed crc check")
+            raise CorruptRecordError("a message of it fails its CRC")
         for message in messages:
             builder.skip(message.offset - messages[0].offset - builder.next_offset())
             stamp = -1 if message.timestamp is None else message.timestamp
@@ -177,8 +226,7 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
         opened = self._opened(_Header._make(_HEADER.unpack_from(written)), written)
         self.bytes_read += len(raw)
         self.records_read += opened.records
-        self.next_fetch_offset = messages[-1].offset + 1
-        return opened._replace(base_offset=messages[0].offset, next_offset=self.next_fetch_offset)
+        return opened._replace(base_offset=messages[0].offset, next_offset=messages[-1].offset + 1)
 
 
 class Taken:
@@ -210,16 +258,14 @@ def _next(buffer: memoryview, at: int) -> memoryview | None:
     return buffer[at:end] if end <= len(buffer) else None
 
 
-def _decompressed(codec: int, data: bytes) -> bytes:
-    if codec not in _CODECS:
-        raise UnsupportedCodecError(f"Unrecognized compression type: {codec}")
-    name, is_there, decode = _CODECS[codec]
-    if not is_there():
-        raise UnsupportedCodecError(f"Libraries for {name} compression codec not found")
-    try:
-        return bytes(decode(data))
-    except Exception as error:          # each codec has its own
-        raise CorruptRecordError(f"Found data that {name} cannot decompress: {error}") from error
+def _next_base(buffer: memoryview, at: int) -> int | None:
+    """The first offset of the batch that begins here, if one does. Older formats may give their last one, or none."""
+    there = len(buffer) - at > max(_OVERHEAD, _MAGIC_AT) and 2 <= buffer[at + _MAGIC_AT] < 128
+    return _base(buffer[at:]) if there else None
+
+
+def _base(raw: memoryview) -> int:
+    return int.from_bytes(raw[:8], "big", signed=True)
 
 
 def _try_out() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any, NamedTuple, Protocol
 
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from worker.kafka.brokers import client_options, explained
+from worker.kafka.brokers import client_options, explained, opened
+from worker.records import Origin
 from worker.settings import KafkaSettings, OutputSettings
 
 
@@ -16,6 +17,7 @@ class Message(NamedTuple):
     """One record to produce. `smaller` goes in its place where the topic takes no record of its size.
 
     partition: by default, the one that the key chooses.
+    source: the reading that it is about, whose trace goes on with it (worker/tracing.py).
     """
 
     topic: str
@@ -24,6 +26,7 @@ class Message(NamedTuple):
     headers: list[tuple[str, bytes]]
     smaller: Message | None = None
     partition: int | None = None
+    source: Origin | None = None
 
 
 class Receipt(Protocol):
@@ -65,7 +68,7 @@ class KafkaSink:
 
     def _built(self) -> KafkaProducer:
         with explained(self._kafka):
-            return KafkaProducer(**self._options())
+            return opened(KafkaProducer, **self._options())
 
     def _options(self) -> dict[str, Any]:
         kafka, settings = self._kafka, self._settings
@@ -99,7 +102,7 @@ class KafkaSink:
             )
         except (KafkaError, ValueError) as error:       # ValueError: a partition that it has not heard of yet
             return Failed(error)
-        return _Sent(future)
+        return Sent(future)
 
     def flush(self, timeout_seconds: float) -> None:
         try:
@@ -135,9 +138,15 @@ class Failed:
         return self._error
 
 
-class _Sent:
+class Sent:
+    """A message that kafka-python has taken."""
+
     def __init__(self, future: object) -> None:
         self._future = future
+
+    @property
+    def partition(self) -> TopicPartition:
+        return self._future._produce_future.topic_partition  # type: ignore[attr-defined]
 
     def done(self) -> bool:
         return bool(self._future.is_done)  # type: ignore[attr-defined]

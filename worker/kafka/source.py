@@ -7,9 +7,14 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import (
+    AuthorizationError,
     CommitFailedError,
     KafkaError,
+    LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     RetriableError,
@@ -19,13 +24,18 @@ from worker import log
 from worker.errors import BrokerError, StreamError
 from worker.kafka import rawfetch
 from worker.kafka.batches import size
-from worker.kafka.brokers import client_options, explain, explained
+from worker.kafka.brokers import client_options, explain, explained, opened
+from worker.kafka.damage import Damage, DamagedBatch
 from worker.kafka.offsets import GroupOffsets, Start
 from worker.settings import InputSettings, KafkaSettings
 from worker.source import Change, CommitLost, Fetched, Pledge
 
 RETRY_PAUSE_SECONDS = 0.1
+DAMAGED_PAUSE_SECONDS = 0.5             # another copy of it may take over meanwhile
 LOOK_SECONDS = 5.0
+_ASSIGNORS: dict[str, tuple[type, ...]] = {
+    "range": (RangePartitionAssignor, RoundRobinPartitionAssignor), "cooperative-sticky": (CooperativeStickyAssignor,),
+}
 
 
 class KafkaSource:
@@ -44,13 +54,15 @@ class KafkaSource:
         self._listener = _Listener(self._changes)
         self._log = log.get("source")
         with explained(kafka):
-            self._consumer = KafkaConsumer(
+            self._consumer = opened(
+                KafkaConsumer,
                 **client_options(kafka),
                 group_id=settings.group_id,
                 enable_auto_commit=False,
                 auto_offset_reset="none",           # starts and expired offsets are decided here, and said
                 allow_auto_create_topics=False,
                 isolation_level=settings.isolation_level,
+                partition_assignment_strategy=_ASSIGNORS[settings.assignor],
                 session_timeout_ms=kafka.session_timeout_ms,
                 heartbeat_interval_ms=max(kafka.session_timeout_ms // 3, 1),
                 max_poll_interval_ms=kafka.max_poll_interval_ms,
@@ -58,7 +70,7 @@ class KafkaSource:
                 fetch_max_wait_ms=100,
                 metrics_enabled=False,
             )
-            whole = settings.fetch == "batches" and rawfetch.attach(self._consumer)
+            whole = settings.fetch == "batches" and rawfetch.attach(self._consumer, Damage())
             self._consumer.subscribe([self.topic], listener=self._listener)
         self._log.info("reads", topic=self.topic, fetch="batches" if whole else "records")
         self._offsets = GroupOffsets(self._consumer, self.topic, settings.start, kafka.request_timeout_ms)
@@ -104,15 +116,27 @@ class KafkaSource:
         except OffsetOutOfRangeError as error:
             self._restart_expired(error)
             return {}
+        except LogTruncationError as error:
+            self._go_back(error)
+            return {}
+        except DamagedBatch as error:           # it says so a few times, and is passed over then
+            self._log.warning(
+                "record batch damaged; it is fetched again", partition=error.partition, offset=error.offset,
+                why=error.why,
+            )
+            time.sleep(DAMAGED_PAUSE_SECONDS)
+            return {}
         except RetriableError as error:
             self._log.warning("poll failed and is tried again", error=str(error), type=type(error).__name__)
             time.sleep(RETRY_PAUSE_SECONDS)
             return {}
         except KafkaError as error:
             # kafka-python does not get past what it cannot read: its next poll would spin on it for ever.
+            if isinstance(error, AuthorizationError):
+                raise StreamError(explain(error, self._kafka)) from error
             raise StreamError(
-                f"topic {self.topic!r} cannot be read on: {explain(error, self._kafka)}. Where a record is damaged or "
-                "its codec not installed, move the group past it (kafka-consumer-groups.sh --reset-offsets)"
+                f"topic {self.topic!r} cannot be read on: {explain(error, self._kafka)}. Where a record is damaged, "
+                "move the group past it (kafka-consumer-groups.sh --reset-offsets)"
             ) from error
         return {tp.partition: records for tp, records in found.items()}
 
@@ -135,6 +159,21 @@ class KafkaSource:
                 f"offsets expired: {missing}",
                 partition=tp.partition, wanted=offset, resumed=start, policy=self._settings.start,
             )
+
+    def _go_back(self, error: LogTruncationError) -> None:
+        """A partition's log has lost its end: a copy leads now that did not have it. What comes takes its place."""
+        for tp, found in error.divergent_offsets.items():
+            at = self._position(tp)
+            try:
+                place = self._offsets.of_policy(tp) if found is None else found.offset
+                self.commit({tp.partition: place}, {})
+                self._consumer.seek(tp, place)
+            except (KafkaError, BrokerError, CommitLost) as failed:     # the next fetch finds it out of range
+                self._log.warning("the topic lost its end; going back failed", error=str(failed))
+                continue
+            self._changes.append(Change("rewound", (tp.partition,)))
+            lost = "the topic lost its end: readings that were done are gone"
+            self._log.warning(lost, partition=tp.partition, done=at, resumed=place)
 
     def start(self, partition: int) -> Start:
         with explained(self._kafka):
@@ -181,7 +220,9 @@ class KafkaSource:
     def joined(self) -> bool:
         # A broker that has gone leaves the state as it was; its coordinator is given up, after a session at the latest.
         coordinator = self._consumer._coordinator
-        return self._listener.joined and coordinator.stable() and coordinator.coordinator_id is not None
+        # Of a share that is none, cooperative assignment does not tell.
+        untold = self._settings.assignor == "cooperative-sticky" and self._consumer.group_metadata().generation_id >= 0
+        return (self._listener.joined or untold) and coordinator.stable() and coordinator.coordinator_id is not None
 
     def ends(self) -> Mapping[int, int]:
         with explained(self._kafka):
@@ -189,7 +230,18 @@ class KafkaSource:
         return {tp.partition: offset for tp, offset in ends.items()}
 
     def position(self, partition: int) -> int:
-        return int(self._consumer.position(TopicPartition(self.topic, partition)))
+        tp = TopicPartition(self.topic, partition)
+        # Where it has one already, nobody is asked: what only looks must not find out that the log has lost its end, as
+        # the poll does, and move the group back under a batch that is on its way.
+        return self._position(tp) if self._placed(tp) else int(self._consumer.position(tp))
+
+    def _placed(self, tp: TopicPartition) -> bool:
+        state = self._consumer._subscription.assignment.get(tp)
+        return state is not None and state.position is not None
+
+    def _position(self, tp: TopicPartition) -> int:
+        """As kafka-python has it."""
+        return int(self._consumer._subscription.assignment[tp].position.offset)
 
     def lag(self, partition: int) -> int | None:
         tp = TopicPartition(self.topic, partition)

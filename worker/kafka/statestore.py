@@ -14,7 +14,7 @@ from worker import log
 from worker.errors import BrokerError, BrokerUnreachable
 from worker.heartbeat import Heartbeat
 from worker.kafka import statetopic
-from worker.kafka.brokers import client_options, explained
+from worker.kafka.brokers import client_options, explained, opened
 from worker.kafka.sink import Message, Receipt, Sends
 from worker.records import Record
 from worker.settings import InputSettings, KafkaSettings
@@ -133,12 +133,13 @@ class KafkaStateStore:
 
     def _connected_admin(self) -> KafkaAdminClient:
         if self._admin is None:
-            self._admin = KafkaAdminClient(**client_options(self._kafka))
+            self._admin = opened(KafkaAdminClient, **client_options(self._kafka))
         return self._admin
 
     def _connected_consumer(self) -> KafkaConsumer:
         if self._consumer is None:
-            self._consumer = KafkaConsumer(
+            self._consumer = opened(
+                KafkaConsumer,
                 **client_options(self._kafka),
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",

@@ -76,7 +76,7 @@ def ensure(admin: KafkaAdminClient, topic: str, input_topic: str) -> str:
             raise BrokerError(
                 f"topic {topic!r} has {found} partitions and needs {needed}, one for each of {input_topic!r}; the "
                 f"broker refuses to make them ({type(error).__name__}: {error}). Give the worker the rights that "
-                "docs/delivery.md lists, or make them by hand; cleanup.policy=compact"
+                "docs/security.md lists, or make them by hand; cleanup.policy=compact"
             ) from error
 
 
@@ -87,7 +87,7 @@ def _described(admin: KafkaAdminClient, topic: str) -> tuple[int, str]:
     if error is UnknownTopicOrPartitionError:
         return 0, ""
     if found["error_code"]:
-        raise error(f"topic {topic!r}")
+        raise error(topic)
     return len(found["partitions"]), str(found.get("topic_id") or "").replace("-", "")
 
 
@@ -96,9 +96,12 @@ def _require_compaction(admin: KafkaAdminClient, topic: str) -> None:
     try:
         configs: Any = admin.describe_configs([resource], config_filter="all")
     except AuthorizationError:
+        configs = {}
+    found = configs.get("topic", {}).get(topic, {}).get("cleanup.policy")     # nothing at all where it may not be read
+    if found is None:
         log.get("state").info("the state topic's settings may not be read; cleanup.policy=compact is taken for granted")
         return
-    policy = configs["topic"][topic]["cleanup.policy"]["value"]
+    policy = found["value"]
     if policy != "compact":
         raise BrokerError(
             f"topic {topic!r} has cleanup.policy={policy}, which deletes the state of entities that are silent for "

@@ -9,7 +9,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import OffsetOutOfRangeError
 
 from worker.errors import BrokerError
-from worker.kafka.brokers import client_options, explained, require_topics
+from worker.kafka import brokers
+from worker.kafka.brokers import client_options, explained
+from worker.kafka.needs import require_topic
+from worker.kafka.rights import Right
 from worker.records import Record
 from worker.settings import Settings
 
@@ -83,11 +86,10 @@ def newest(settings: Settings, name: str, most: int) -> list[Record]:
 
 @contextlib.contextmanager
 def opened(settings: Settings, name: str) -> Iterator[Topic]:
-    """Raises BrokerError where there is no such topic, or no broker."""
-    with _consumer(settings) as consumer:
-        require_topics(consumer, settings.kafka, name)
-        with explained(settings.kafka):
-            yield Topic(consumer, name, settings.kafka.request_timeout_ms)
+    """Raises BrokerError where there is no such topic, no right to read it, or no broker."""
+    require_topic(settings.kafka, Right("Read", "topic", name))
+    with _consumer(settings) as consumer, explained(settings.kafka):
+        yield Topic(consumer, name, settings.kafka.request_timeout_ms)
 
 
 def exists(settings: Settings, name: str) -> bool:
@@ -99,7 +101,8 @@ def exists(settings: Settings, name: str) -> bool:
 def _consumer(settings: Settings) -> Iterator[KafkaConsumer]:
     kafka = settings.kafka
     with explained(kafka):
-        consumer = KafkaConsumer(
+        consumer = brokers.opened(
+            KafkaConsumer,
             **client_options(kafka),
             group_id=None,
             enable_auto_commit=False,

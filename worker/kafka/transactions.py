@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from typing import Any, Protocol
 
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, ProducerFencedError
 
+from worker import log
 from worker.errors import BrokerError
 from worker.kafka.brokers import explained
-from worker.kafka.sink import Failed, KafkaSink, Message, Receipt, Sink, shut
+from worker.kafka.sink import Failed, KafkaSink, Message, Receipt, Sent, Sink, shut
+from worker.kafka.sweep import sweep
 from worker.settings import KafkaSettings, OutputSettings
 from worker.source import Pledge
 
 ABORT_SECONDS = 5.0
+SWEEP_SECONDS, SWEEPS = 5.0, 3
 RETRY_BACKOFF_MS = 20                   # the markers of the transaction before are on their way for so long, or less
 
 
@@ -39,6 +42,7 @@ class KafkaTransactions(KafkaSink):
     ) -> None:
         self.transactional_id = transactional_id
         self._open = False
+        self._left = _Left()
         super().__init__(kafka, settings, max_message_bytes)
 
     def _options(self) -> dict[str, Any]:
@@ -60,17 +64,43 @@ class KafkaTransactions(KafkaSink):
             raise
         return producer
 
+    def renew(self) -> None:
+        super().renew()
+        left, producer = self._left, self._producer
+        if not left:
+            return
+        outcome, seconds = _Outcome(), min(SWEEP_SECONDS, self._kafka.request_timeout_ms / 1000)
+        _aside(outcome, lambda: sweep(producer, left.partitions, left.group_id, seconds))
+        error = outcome.error() if outcome.wait(2 * seconds) else BrokerError("no answer from the broker")
+        if error is None:
+            self._left = _Left()
+            return
+        left.sweeps += 1
+        if left.sweeps < SWEEPS:
+            raise BrokerError(f"partitions of a transaction that was given up are not swept: {error}") from error
+        # A topic of it may have been deleted: no reason to go no further.
+        places = sorted(f"{tp.topic}/{tp.partition}" for tp in left.partitions)
+        log.get("transactions").warning(
+            "partitions of a transaction that was given up are not swept; where their readers wait, ask "
+            "kafka-transactions.sh find-hanging", error=str(error), partitions=places,
+        )
+        self._left = _Left()
+        super().renew()
+
     def send(self, message: Message) -> Receipt:
         try:
             self._begin()
         except KafkaError as error:
             return Failed(error)
-        return super().send(message)
+        receipt = super().send(message)
+        self._left.wrote(receipt)
+        return receipt
 
     def _begin(self) -> None:
         if not self._open:
             self._producer.begin_transaction()
             self._open = True
+            self._left = _Left()
 
     def commit(self, pledge: Pledge) -> Receipt:
         outcome = _Outcome()
@@ -79,13 +109,23 @@ class KafkaTransactions(KafkaSink):
         except KafkaError as error:
             return Failed(error)
         self._open = False
-        _aside(outcome, lambda: self._end(self._producer, pledge))
+        producer, left = self._producer, self._left
+        _aside(outcome, lambda: self._end(producer, pledge, left))
         return outcome
 
-    def _end(self, producer: KafkaProducer, pledge: Pledge) -> None:
+    def _end(self, producer: KafkaProducer, pledge: Pledge, left: _Left) -> None:
         if pledge.offsets:
+            left.group_id = getattr(pledge.member, "group_id", None)
             producer.send_offsets_to_transaction(pledge.offsets, pledge.member)
-        producer.commit_transaction()
+        self._commit(producer, left)
+
+    def _commit(self, producer: KafkaProducer, left: _Left) -> None:
+        given_up, left.given_up = left.given_up, False
+        try:
+            producer.commit_transaction()
+        except ProducerFencedError:             # it ran into its timeout before: aborted by the broker
+            left.given_up = given_up
+            raise
 
     def abort(self) -> None:
         if not self._open:
@@ -98,6 +138,7 @@ class KafkaTransactions(KafkaSink):
         error = outcome.error()
         if error is not None:
             raise BrokerError(f"the transaction was not aborted: {error}") from error
+        self._left = _Left()
 
     def close(self) -> None:
         try:
@@ -105,6 +146,23 @@ class KafkaTransactions(KafkaSink):
         except BrokerError:
             shut(self._producer, 0)
         super().close()
+
+
+class _Left:
+    """What a transaction wrote to, while it is not known to be over. True where it is known to have been given up."""
+
+    def __init__(self) -> None:
+        self.partitions: set[TopicPartition] = set()
+        self.group_id: str | None = None        # whose offsets it holds
+        self.given_up = True                    # False: it may have been committed
+        self.sweeps = 0
+
+    def wrote(self, receipt: Receipt) -> None:
+        if isinstance(receipt, Sent):
+            self.partitions.add(receipt.partition)
+
+    def __bool__(self) -> bool:
+        return self.given_up and bool(self.partitions or self.group_id)
 
 
 class _Outcome:

@@ -27,8 +27,10 @@ from worker.errors import ModelError
 from worker.faults.quality import Quality
 from worker.models.reference import Reference
 from worker.models.registry import MANIFEST, REPORT, WEIGHTS, Registry
+from worker.models.weights import misfit as misfit_of
 
 MAX_ENTITIES = 100_000
+MAX_ITEMS = 4_000_000                   # of a manifest: what is built of them takes tens of bytes each
 
 
 class _Part(BaseModel):
@@ -69,6 +71,17 @@ class GateResult(_Part):
     detail: str = ""
 
 
+class Losses(_Part):
+    """After so many epochs: reconstruction and KL of the readings learnt from and held out, and what is descended."""
+
+    epoch: float
+    train_reconstruction: float
+    train_kl: float
+    held_reconstruction: float
+    held_kl: float
+    held_total: float
+
+
 class Manifest(_Part):
     """Everything of a version that is not a weight."""
 
@@ -95,6 +108,7 @@ class Manifest(_Part):
     entities_complete: bool = Field(True, description="Whether all of them are listed.")
     training: TrainingRecord
     figures: dict[str, float] = Field({}, description="Losses, error by feature, alert rates, …")
+    losses: tuple[Losses, ...] = Field((), max_length=10_000, description="As training looked at them, in order.")
     gates: tuple[GateResult, ...] = ()
     libraries: dict[str, str] = {}
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of model.safetensors.")
@@ -155,8 +169,12 @@ def save(registry: Registry, manifest: Manifest, weights: bytes, report: str) ->
 def read_manifest(registry: Registry, version: str) -> Manifest:
     """Raises ModelError where it is absent or says what cannot be."""
     place = f"{registry.place}/{version}"
+    text = registry.read(version, MANIFEST)
+    items = sum(map(text.count, (b",", b"[", b"{")))
+    if items > MAX_ITEMS:
+        raise ModelError(f"{place}/{MANIFEST} is not valid: about {items} items; at most {MAX_ITEMS} are read")
     try:
-        manifest = Manifest.model_validate_json(registry.read(version, MANIFEST))
+        manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "as a whole"
@@ -180,6 +198,11 @@ def load(registry: Registry, version: str, device: torch.device) -> Artifact:
             f"{place}/{WEIGHTS} has SHA-256 {found[:12]}…, the manifest says {manifest.sha256[:12]}…: "
             "torn or tampered with; publish the version anew"
         )
+    with torch.device("meta"):              # shapes alone: they are compared before memory is taken for them
+        outline = build(manifest.kind, manifest.shape)
+    misfit = misfit_of(weights, outline.state_dict())
+    if misfit is not None:
+        raise ModelError(f"{place}/{WEIGHTS} does not fit the manifest's model: {misfit}")
     model = build(manifest.kind, manifest.shape)
     try:
         model.load_state_dict(safetensors.torch.load(weights))

@@ -48,13 +48,13 @@ class Drift:
         self._taken, self._known = 0, (-1, Statistics(np.empty(0), np.empty(0)))
 
     def take(self, batch: Batch, scores: Scores) -> None:
-        self.count(batch.x_BF, scores.raw_B)
+        self.count(batch.x_BF, scores.settled_B)
 
     def reset(self, codes: I32 | Iterable[int]) -> None:
         """What entities have sent stays counted."""
 
     def count(self, x_BF: F32, raw_B: F64) -> None:
-        """The next readings and their raw scores."""
+        """The next readings and their raw scores; NaN where there is none."""
         step = max(-(-len(x_BF) // AT_MOST), 1)
         some_BF = np.column_stack([x_BF[::step].astype(np.float64), raw_B[::step]])
         if not len(some_BF):

@@ -27,9 +27,10 @@ REPORT = "report.html"
 MAX_FILE_BYTES = {MANIFEST: 64 * 2**20, WEIGHTS: 512 * 2**20, REPORT: 256 * 2**20}
 MAX_ALIAS_BYTES = 256
 MAX_NOTE_BYTES = 4096
+MLFLOW = ("mlflow+http://", "mlflow+https://")
 
-_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
-_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _ALIASES = "aliases"
 _NOTES = "shadow"
 
@@ -69,7 +70,7 @@ class Registry:
                 version
                 for version in folders
                 if version != _ALIASES
-                and _VERSION.fullmatch(version)
+                and VERSION.fullmatch(version)
                 and self._fs.exists(self._path(version, MANIFEST))
             )
 
@@ -81,12 +82,12 @@ class Registry:
             if not self._fs.isdir(folder):
                 return {}
             names = [path.rstrip("/").rsplit("/", 1)[1] for path in self._fs.ls(folder, detail=False)]
-            found = {name: self.resolve(name) for name in sorted(names) if _ALIAS.fullmatch(name)}
+            found = {name: self.resolve(name) for name in sorted(names) if ALIAS.fullmatch(name)}
             return {name: version for name, version in found.items() if version}
 
     def resolve(self, alias: str) -> str | None:
         """The version that the alias names; None where there is no such alias."""
-        if not _ALIAS.fullmatch(alias):
+        if not ALIAS.fullmatch(alias):
             return None
         with self._explained("read"):
             try:
@@ -94,7 +95,7 @@ class Registry:
             except FileNotFoundError:
                 return None
         version = content.decode("utf-8", "replace").strip()
-        if not _VERSION.fullmatch(version):
+        if not VERSION.fullmatch(version):
             raise ModelError(f"alias {alias!r} in {self.place} holds {version[:64]!r}, which is no version")
         return version
 
@@ -121,10 +122,7 @@ class Registry:
 
     def publish(self, version: str, files: Mapping[str, bytes]) -> None:
         """Writes a version. Its manifest goes last: until then no reader takes it for one."""
-        assert MANIFEST in files
-        for file, content in files.items():
-            if len(content) > MAX_FILE_BYTES[file]:
-                raise RegistryError(f"{file} has {len(content)} bytes; the worker reads at most {MAX_FILE_BYTES[file]}")
+        require_sizes(files)
         with self._explained("write"):
             if self._fs.exists(self._path(version, MANIFEST)):
                 raise RegistryError(f"{self.place}/{version} is there already; versions never change")
@@ -133,7 +131,7 @@ class Registry:
 
     def point(self, alias: str, version: str) -> None:
         """Moves an alias. Raises ModelError where the version is not there."""
-        assert _ALIAS.fullmatch(alias), alias
+        assert ALIAS.fullmatch(alias), alias
         with self._explained("write"):
             if not self._fs.exists(self._path(version, MANIFEST)):
                 raise ModelError(
@@ -164,12 +162,12 @@ class Registry:
             self._fs.rm_file(probe)
 
     def _notes(self, version: str) -> str:
-        if not _VERSION.fullmatch(version):
+        if not VERSION.fullmatch(version):
             raise ModelError(f"{version!r} is no name of a version in {self.place}")
         return f"{self._root}/{_NOTES}/{version}"
 
     def _path(self, version: str, file: str) -> str:
-        if not _VERSION.fullmatch(version) or version == _ALIASES or file not in MAX_FILE_BYTES:
+        if not VERSION.fullmatch(version) or version == _ALIASES or file not in MAX_FILE_BYTES:
             raise ModelError(f"{version!r} is no name of a version in {self.place}")
         return f"{self._root}/{version}/{file}"
 
@@ -199,6 +197,23 @@ class Registry:
 
     def _explained(self, doing: str) -> _Explained:
         return _Explained(self.place, doing)
+
+
+def opened(url: str, name: str) -> Registry:
+    """What ZMU_MODEL__REGISTRY names: a folder, an object store, or an MLflow server. Raises RegistryError."""
+    if url.startswith(MLFLOW):
+        from worker.models.mlflow_registry import MlflowRegistry  # its client is an extra, and takes a second to load
+
+        return MlflowRegistry(url, name)
+    return Registry(url, name)
+
+
+def require_sizes(files: Mapping[str, bytes]) -> None:
+    """Raises RegistryError for a file that no reader would take."""
+    assert MANIFEST in files
+    for file, content in files.items():
+        if len(content) > MAX_FILE_BYTES[file]:
+            raise RegistryError(f"{file} has {len(content)} bytes; the worker reads at most {MAX_FILE_BYTES[file]}")
 
 
 class _Explained:

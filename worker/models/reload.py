@@ -109,8 +109,7 @@ class Models:
     def close(self) -> None:
         self._closing.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=5)
-        self._note_shadow()
+            self._thread.join(timeout=5)        # no longer: a store that hangs must not keep the program
 
     def look(self) -> None:
         """One look at the aliases. A version that is refused is named once, tried again at every look (a slow store may
@@ -166,7 +165,7 @@ class Models:
         try:
             shadow.stretch.note(self._registry)
             self._refusals.pop(SHADOW_TIME, None)
-        except RegistryError as error:
+        except (ModelError, RegistryError) as error:
             if self._refusals.get(SHADOW_TIME) != str(error):
                 self._refusals[SHADOW_TIME] = str(error)
                 self._metrics.survived("shadow", error)
@@ -215,6 +214,7 @@ class Models:
                 self.look()
             except Exception as error:      # this thread must outlive whatever a store or a file does
                 self._metrics.survived("reload", error)
+        self._note_shadow()
 
     def _load(self, version: str) -> Champion:
         loaded = artifact.load(self._registry, version, self._device)

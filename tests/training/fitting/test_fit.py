@@ -78,6 +78,13 @@ def test_a_seed_repeats_a_run_and_leaves_torch_alone() -> None:
     assert first.looks == second.looks != other.looks
 
 
+def test_the_rate_can_follow_the_batch() -> None:
+    by_hand = fitted(batch_size=128, learning_rate=2e-3, epochs=2, min_steps=0)
+    scaled = fitted(batch_size=128, learning_rate=1e-3, epochs=2, min_steps=0, scale_rate=True)
+    as_it_is = fitted(batch_size=128, learning_rate=1e-3, epochs=2, min_steps=0)
+    assert scaled.looks == by_hand.looks != as_it_is.looks
+
+
 def test_it_stops_early_and_keeps_the_best() -> None:
     # It starts at the mean. What it learns of features that rise together is wrong of those that do not.
     train, held = in_step(32, +1), in_step(100, -1)

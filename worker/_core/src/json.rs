@@ -11,6 +11,7 @@ const POWERS: [f64; 23] = [
 pub struct Json<'a> {
     text: &'a [u8],
     at: usize,
+    depth: usize,
 }
 
 pub struct Number<'a> {
@@ -20,8 +21,9 @@ pub struct Number<'a> {
 }
 
 impl<'a> Json<'a> {
-    pub fn of(text: &'a [u8]) -> Self {
-        Json { text, at: 0 }
+    /// depth: of brackets, at most.
+    pub fn of(text: &'a [u8], depth: usize) -> Self {
+        Json { text, at: 0, depth: depth.min(DEPTH) }
     }
 
     #[inline]
@@ -157,20 +159,17 @@ impl<'a> Json<'a> {
         self.at += many;
     }
 
-    /// A value of any kind, read over.
+    /// A value of any kind, read over; if it has brackets, they are the depth-th.
     pub fn skip(&mut self, depth: usize) -> Option<()> {
-        if depth > DEPTH {
-            return None;
-        }
         match self.next_token()? {
             b'"' => self.skip_string(),
-            b'{' => self.skip_many(b'}', |json| {
+            b'{' => self.skip_many(depth, b'}', |json| {
                 json.next_token()?;
                 json.skip_string()?;
                 json.take(b':')?;
                 json.skip(depth + 1)
             }),
-            b'[' => self.skip_many(b']', |json| json.skip(depth + 1)),
+            b'[' => self.skip_many(depth, b']', |json| json.skip(depth + 1)),
             b't' => self.word(b"true"),
             b'f' => self.word(b"false"),
             b'n' => self.word(b"null"),
@@ -178,8 +177,15 @@ impl<'a> Json<'a> {
         }
     }
 
-    fn skip_many(&mut self, end: u8, mut one: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.at += 1;
+    /// Past an opening bracket.
+    #[inline]
+    pub fn enter(&mut self, depth: usize) -> Option<()> {
+        let bracket = matches!(self.next_token()?, b'[' | b'{') && depth <= self.depth;
+        bracket.then(|| self.at += 1)
+    }
+
+    fn skip_many(&mut self, depth: usize, end: u8, mut one: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.enter(depth)?;
         if self.next_token()? == end {
             self.at += 1;
             return Some(());

@@ -1,4 +1,4 @@
-//! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/twin.py.
+//! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/columns.py.
 //!
 //! Bytes in, columns out. What is not a plain reading is handed back as it came, for the twin to read or to refuse:
 //! so there is one place that says what a reading is, and this one is only fast.
@@ -22,7 +22,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes};
 
-use reading::Schema;
+use reading::{Bounds, Schema};
 use record::Records;
 
 /// Partition, base offset, first timestamp, timestamp of all (log append time) or none, number of records, least
@@ -167,15 +167,20 @@ struct Decoder {
 #[pymethods]
 impl Decoder {
     #[new]
-    #[pyo3(signature = (features, values_field, entity_field, timestamp_field, max_record_bytes))]
+    #[pyo3(signature = (
+        features, values_field, entity_field, timestamp_field, max_record_bytes, max_depth = 32, max_fields = 10_000
+    ))]
     fn new(
         features: Vec<String>,
         values_field: String,
         entity_field: Option<String>,
         timestamp_field: Option<String>,
         max_record_bytes: usize,
+        max_depth: usize,
+        max_fields: usize,
     ) -> Self {
-        Decoder { schema: Schema::new(features, values_field, entity_field, timestamp_field, max_record_bytes) }
+        let bounds = Bounds { record_bytes: max_record_bytes, depth: max_depth, fields: max_fields };
+        Decoder { schema: Schema::new(features, values_field, entity_field, timestamp_field, bounds) }
     }
 
     fn decode(&self, py: Python<'_>, batches: Vec<PyBatch>) -> PyResult<Columns> {

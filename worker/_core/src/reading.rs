@@ -9,6 +9,23 @@ use crate::stamp;
 const MAX_ENTITY_BYTES: usize = 512; // at most so many characters too
 const UNKEYED: &[u8] = b"unkeyed";
 
+/// Beyond them the twin refuses; here it is enough never to take what lies beyond.
+pub struct Bounds {
+    pub record_bytes: usize,
+    /// Of brackets, the reading's own counted.
+    pub depth: usize,
+    pub fields: usize,
+}
+
+impl Bounds {
+    /// A text has no more fields than bytes: those of a plain reading need no count.
+    fn hold(&self, value: &[u8]) -> bool {
+        value.len() <= self.record_bytes
+            && (value.len() <= self.fields
+                || value.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() <= self.fields)
+    }
+}
+
 pub struct Schema {
     features: Vec<Vec<u8>>,
     plain: bool, // no name of a feature needs escapes
@@ -16,7 +33,7 @@ pub struct Schema {
     values_field: Vec<u8>,
     entity_field: Option<Vec<u8>>,
     timestamp_field: Option<Vec<u8>>,
-    max_record_bytes: usize,
+    bounds: Bounds,
 }
 
 pub struct Reading<'a> {
@@ -35,7 +52,7 @@ impl Schema {
         values_field: String,
         entity_field: Option<String>,
         timestamp_field: Option<String>,
-        max_record_bytes: usize,
+        bounds: Bounds,
     ) -> Self {
         let features: Vec<Vec<u8>> = features.into_iter().map(String::into_bytes).collect();
         Schema {
@@ -45,7 +62,7 @@ impl Schema {
             values_field: values_field.into_bytes(),
             entity_field: entity_field.map(String::into_bytes),
             timestamp_field: timestamp_field.map(String::into_bytes),
-            max_record_bytes,
+            bounds,
         }
     }
 
@@ -62,10 +79,10 @@ impl Schema {
         row_F: &mut [f32],
     ) -> Option<Reading<'a>> {
         let value = value?;
-        if value.len() > self.max_record_bytes || !(value.is_ascii() || std::str::from_utf8(value).is_ok()) {
+        if !self.bounds.hold(value) || !(value.is_ascii() || std::str::from_utf8(value).is_ok()) {
             return None;
         }
-        let mut json = Json::of(value);
+        let mut json = Json::of(value, self.bounds.depth);
         let (mut entity, mut stamp) = (None, Stamp::Absent);
         let (mut named, mut listed) = (false, false);
         let mut expected = 0;
@@ -119,7 +136,7 @@ impl Schema {
             } else {
                 let place = self.places.get(name).copied();
                 if place.is_none() {
-                    json.skip(0)?;
+                    json.skip(2)?;
                 }
                 place
             };
@@ -161,7 +178,10 @@ impl Schema {
 
 /// An array of exactly as many numbers as the row has.
 fn list(json: &mut Json, row_F: &mut [f32]) -> Option<()> {
-    json.take(b'[')?;
+    if json.next_token()? != b'[' {
+        return None;
+    }
+    json.enter(2)?;
     for (f, place) in row_F.iter_mut().enumerate() {
         if f > 0 {
             json.take(b',')?;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.delivery.replica import transactional_id
+from worker.kafka.replica import transactional_id
 
 
 def test_what_the_operator_says_counts() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import uuid
+
+from worker.settings import Settings
 
 _ORDINAL = re.compile(r".+-\d{1,5}")
 
@@ -21,3 +25,13 @@ def transactional_id(group_id: str, asked: str | None, host: str, in_kubernetes:
         return asked
     stable = in_kubernetes and _ORDINAL.fullmatch(host)
     return f"{group_id}-{host if stable else uuid.uuid4().hex}"
+
+
+def transactional_id_of(settings: Settings) -> str:
+    """Of this process."""
+    return transactional_id(
+        settings.input.group_id,
+        settings.output.transactional_id,
+        socket.gethostname(),
+        in_kubernetes="KUBERNETES_SERVICE_HOST" in os.environ,
+    )
