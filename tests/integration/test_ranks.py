@@ -51,7 +51,7 @@ def test_two_processes_make_what_one_makes(broker: str, topic: Callable[..., str
         "ZMU_KAFKA__BOOTSTRAP_SERVERS": broker, "ZMU_INPUT__TOPIC": name, "ZMU_DEVICE": "cpu",
         "ZMU_TRAINING__PROFILE": "pointwise", "ZMU_TRAINING__LATENT": "4", "ZMU_TRAINING__HIDDEN": "[32]",
         "ZMU_TRAINING__MIN_STEPS": "4000", "ZMU_TRAINING__LEARNING_RATE": "0.003", "ZMU_TRAINING__EPOCHS": "1",
-        "ZMU_TRAINING__RIVALS": "false",
+        "ZMU_TRAINING__RIVALS": "false", "ZMU_TRAINING__PATIENCE": "100",
         "ZMU_TRAINING__BATCH_SIZE": "31",       # that two do not share evenly
     }
     run((), **environment, ZMU_MODEL__REGISTRY=str(tmp_path / "one"))

@@ -146,7 +146,10 @@ def test_kcat(written: Written) -> None:
 
 
 def test_what_was_written_is_what_asyncapi_says(written: Written) -> None:
+    told = {"feedback", "maintenance"}      # by people
     for name, message in ASYNCAPI["components"]["messages"].items():
+        if name in told:
+            continue
         default = ASYNCAPI["channels"][name]["address"]
         records = kafka.contents(written.broker, written.topics[default])
         assert records, default
