@@ -126,28 +126,10 @@ def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
     return Metrics().registry, training.metrics.Metrics().registry
 
 
-def event_schema() -> str:
-    """The event's value. Readers must take fields that they do not know: none is forbidden."""
-    schema: dict[str, Any] = msgspec.json.schema(Event)
-    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu anomaly event", **schema})
-
-
-def incident_schema() -> str:
-    """A JSON Schema of an incident."""
-    schema: dict[str, Any] = msgspec.json.schema(Incident)
-    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu incident", **schema})
-
-
-def feedback_schema() -> str:
-    """A JSON Schema of what people say of an event."""
-    schema: dict[str, Any] = msgspec.json.schema(Verdict)
-    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu feedback", **schema})
-
-
-def maintenance_schema() -> str:
-    """A JSON Schema of what people say of work on machines."""
-    schema: dict[str, Any] = msgspec.json.schema(Work)
-    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "zmu maintenance", **schema})
+def value_schema(kind: type[msgspec.Struct], title: str) -> str:
+    """A JSON Schema of a topic's values. Readers must take fields that they do not know: none is forbidden."""
+    schema: dict[str, Any] = msgspec.json.schema(kind)
+    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema})
 
 
 def headers_schema() -> str:
@@ -191,11 +173,11 @@ def with_parts(page: str) -> str:
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": lambda: with_parts("settings.md"),
     "metrics.md": lambda: with_parts("metrics.md"),
-    "event.schema.json": event_schema,
-    "incident.schema.json": incident_schema,
+    "event.schema.json": lambda: value_schema(Event, "zmu anomaly event"),
+    "incident.schema.json": lambda: value_schema(Incident, "zmu incident"),
     "event-headers.schema.json": headers_schema,
-    "feedback.schema.json": feedback_schema,
-    "maintenance.schema.json": maintenance_schema,
+    "feedback.schema.json": lambda: value_schema(Verdict, "zmu feedback"),
+    "maintenance.schema.json": lambda: value_schema(Work, "zmu maintenance"),
     "asyncapi.json": lambda: _json(_asyncapi()),
 }
 

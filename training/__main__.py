@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,8 +21,6 @@ class Run(Settings):
     source: list[Path] = Field([], description="Recordings (CSV, JSON lines, Parquet) to learn from in Kafka's place.")
 
     def run(self) -> int:
-        import io
-
         from training import ranks
         from training.history.freshness import TooLittleNew
         from training.job import run
@@ -189,10 +187,7 @@ class Backtest(Settings):
             update={"start": self.from_time, "end": self.to_time, "max_age": None, "max_records": sys.maxsize}
         )
         settings = self.model_copy(update={"input": given, "training": asked})
-        if self.files:
-            found = history.from_files(self.files, settings)
-        else:
-            found = history.from_topic(settings, progress, lambda: time.time_ns() // 1_000_000)
+        found = history.from_files(self.files, settings) if self.files else history.from_topic(settings, progress)
         with progress.bar("scoring", len(found)) as bar:
             tested = backtest.run(found, detector, settings, bar.advance)
         print("\n".join(backtest_shown.lines(tested)))

@@ -24,7 +24,7 @@ from training.reporting.outcome import Outcome, Promotion
 from training.settings import Settings
 from worker.errors import ModelError
 from worker.models import artifact
-from worker.models.artifact import Artifact, GateResult, Losses, Manifest
+from worker.models.artifact import Artifact, GateResult, Manifest
 from worker.models.reference import Reference
 from worker.models.registry import Registry, opened
 
@@ -119,7 +119,7 @@ def _publish(
             "created_at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "figures": {name: value for name, value in judged.figures.items() if np.isfinite(value)},
             "reference": _reference(data, judged),
-            "losses": tuple(Losses(**look._asdict()) for look in fitted.looks),
+            "losses": fitted.looks,
             "gates": gates,
             "sha256": artifact.sha256_of(weights),
         }

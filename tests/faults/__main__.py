@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from tests.faults import (
 from tests.faults.cluster import Cluster
 from tests.faults.site import QUICK
 from tests.faults.table import Tried, markdown
+from tests.pages import write_part
 from tests.programs import ROOT
 from worker import log
 from worker.settings import LogSettings
@@ -69,8 +69,7 @@ def name(fault: Callable[..., Iterator[Tried]]) -> str:
 def write(rows: Sequence[Tried], command: str, page: Path = PAGE) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     head = f"Kafka {KAFKA_VERSION}, commit {commit.strip()}, {time.strftime('%Y-%m-%d')}: `{command}`\n\n"
-    marked = re.compile(r"(<!-- tests/faults -->\n).*?(<!-- end -->)", re.DOTALL)
-    page.write_text(marked.sub(lambda found: found[1] + head + markdown(rows) + found[2], page.read_text()))
+    write_part(page, "tests/faults", head + markdown(rows))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.fuzz import decoders, others
+from tests.pages import write_part
 from tests.programs import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
@@ -59,6 +59,7 @@ def fuzz(target: str, inputs: int, seed: int, first_round: int = 0) -> Tried:
 
 
 def markdown(rows: Sequence[Tried]) -> str:
+    """Of rounds that found nothing: one that does raises, and there is no table."""
     lines = ["| target | inputs | seconds | crashed, hung, or not finite |", "| --- | --- | --- | --- |"]
     lines += [f"| {row.target} | {row.inputs:,} | {row.seconds:.0f} | 0 |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -66,8 +67,7 @@ def markdown(rows: Sequence[Tried]) -> str:
 
 def write(rows: Sequence[Tried], command: str, page: Path = PAGE) -> None:
     head = f"{time.strftime('%Y-%m-%d')}: `{command}`\n\n"
-    marked = re.compile(r"(<!-- tests/fuzz -->\n).*?(<!-- end -->)", re.DOTALL)
-    page.write_text(marked.sub(lambda found: found[1] + head + markdown(rows) + found[2], page.read_text()))
+    write_part(page, "tests/fuzz", head + markdown(rows))
 
 
 def main(args: Sequence[str] | None = None) -> int:

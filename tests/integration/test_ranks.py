@@ -65,4 +65,5 @@ def test_two_processes_make_what_one_makes(broker: str, topic: Callable[..., str
     assert sorted(two.manifest.entities) == sorted(one.manifest.entities)
     assert two.manifest.scaling.model_dump_json() == one.manifest.scaling.model_dump_json()
     assert two.manifest.figures["steps"] == one.manifest.figures["steps"]
+    print(f"held-out loss by one {loss_of(one.manifest):.4f}, by two {loss_of(two.manifest):.4f}")     # shown by -s
     assert loss_of(two.manifest) == pytest.approx(loss_of(one.manifest), rel=TOLERANCE)

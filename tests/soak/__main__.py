@@ -9,13 +9,13 @@ change. --write puts the figures into docs/reliability.md.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.demo.jars import KAFKA_VERSION
+from tests.pages import write_part
 from tests.programs import ROOT
 from tests.soak.figures import Figures
 from tests.soak.run import soak
@@ -27,8 +27,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 def write(figures: Figures, command: str, page: Path = PAGE) -> None:
     head = f"Kafka {KAFKA_VERSION}, {time.strftime('%Y-%m-%d')}: `{command}`\n\n"
-    marked = re.compile(r"(<!-- tests/soak -->\n).*?(<!-- end -->)", re.DOTALL)
-    page.write_text(marked.sub(lambda found: found[1] + head + figures.markdown() + found[2], page.read_text()))
+    write_part(page, "tests/soak", head + figures.markdown())
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from worker.detection.model import VAE, Shape
 from worker.detection.reconstructor import Reconstructor
 from worker.detection.scaling import Scaling
 from worker.errors import TrainingError
+from worker.models.artifact import Losses
 from worker.records import Batch
 from worker.state.state import States
 from worker.state.visits import Visits
@@ -43,22 +44,11 @@ USUAL_BATCH = 32                        # that learning_rate is meant for
 SHOWN_STEPS = 20                        # between two moves of the bar, and two questions whether to stop
 
 
-class Look(NamedTuple):
-    """Losses after so many epochs: reconstruction and KL of either part, and the total that is descended."""
-
-    epoch: float
-    train_reconstruction: float
-    train_kl: float
-    held_reconstruction: float
-    held_kl: float
-    held_total: float
-
-
 @dataclass(frozen=True)
 class Fitted:
     model: Reconstructor
     shape: Shape
-    looks: tuple[Look, ...] = ()
+    looks: tuple[Losses, ...] = ()
     best: int = 0                       # the look whose weights these are
     steps: int = 0
     seconds: float = 0.0
@@ -198,8 +188,8 @@ class _Descent:
         rest = (1 - step / self._steps) / (1 - SETTLE_AFTER)
         return min(1.0, (step + 1) / RISE_STEPS) * min(1.0, SETTLED + (1 - SETTLED) * max(rest, 0.0))
 
-    def run(self, progress: Progress) -> tuple[VAE, list[Look], int, int]:
-        looks: list[Look] = []
+    def run(self, progress: Progress) -> tuple[VAE, list[Losses], int, int]:
+        looks: list[Losses] = []
         best = _Best()
         since = 0
         with progress.bar("training", self._steps) as bar:
@@ -228,16 +218,20 @@ class _Descent:
             self._descent.take()
             yield step + 1
 
-    def _look(self, step: int, train: Tensor) -> Look:
+    def _look(self, step: int, train: Tensor) -> Losses:
         held = self._evaluate()
         reconstruction, kl = train.tolist()
-        look = Look(step / self._epoch_steps, reconstruction, kl, *held)
-        if not all(map(math.isfinite, look)):
+        epoch = step / self._epoch_steps
+        if not all(map(math.isfinite, (reconstruction, kl, *held))):
             raise TrainingError(
-                f"the loss is no number any more after {look.epoch:.1f} epochs; lower ZMU_TRAINING__LEARNING_RATE "
+                f"the loss is no number any more after {epoch:.1f} epochs; lower ZMU_TRAINING__LEARNING_RATE "
                 f"(now {self._settings.learning_rate:g}), or leave out readings that cannot be right"
             )
-        return look
+        held_reconstruction, held_kl, held_total = held
+        return Losses(
+            epoch=epoch, train_reconstruction=reconstruction, train_kl=kl, held_reconstruction=held_reconstruction,
+            held_kl=held_kl, held_total=held_total,
+        )
 
     @torch.no_grad()
     def _evaluate(self) -> tuple[float, float, float]:
@@ -255,12 +249,12 @@ class _Descent:
         reconstruction, kl, total = (sums / len(held)).tolist()
         return reconstruction, kl, total
 
-    def _waited(self, looks: list[Look], best: _Best, step: int) -> bool:
+    def _waited(self, looks: list[Losses], best: _Best, step: int) -> bool:
         """Patience begins when the KL has its full weight: until then the goal itself moves."""
         warm = step / self._steps >= self._objective.warm_up
         return warm and len(looks) - 1 - best.look >= self._settings.patience
 
-    def _say(self, bar: Bar, look: Look) -> None:
+    def _say(self, bar: Bar, look: Losses) -> None:
         bar.note(
             f"epoch {look.epoch:.4g}: reconstruction {look.train_reconstruction:.4g}, KL {look.train_kl:.4g}; "
             f"held out {look.held_reconstruction:.4g}, {look.held_kl:.4g}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +44,7 @@ def look(settings: Settings) -> Drifted | None:
     )
     given = settings.input.model_copy(update={"features": manifest.features})
     history = from_topic(
-        settings.model_copy(update={"training": newest, "input": given}), Progress(io.StringIO()), _now_ms
+        settings.model_copy(update={"training": newest, "input": given}), Progress(io.StringIO())
     )
     scores = Detector(champion).score_history(history.batch)
     drift = Drift(manifest.reference, window, min(window, LEAST_READINGS))
@@ -57,7 +56,3 @@ def look(settings: Settings) -> Drifted | None:
         return None
     most = int(np.nanargmax(psi_F))
     return Drifted(version, float(psi_F[most]), (*manifest.features, SCORE)[most])
-
-
-def _now_ms() -> int:
-    return round(time.time() * 1000)

@@ -76,7 +76,7 @@ def read(settings: Settings, progress: Progress) -> Feedback:
     found, name = Feedback(), settings.training.feedback.topic
     if name is None:
         return found
-    for record in topics.newest(settings, name, MOST_RECORDS):
+    for record in sorted(topics.newest(settings, name, MOST_RECORDS), key=lambda record: record.timestamp):
         found.take(record.value)
     if found.counted:
         progress.say("feedback: " + ", ".join(f"{count:,} {label}" for label, count in found.counted.items()))

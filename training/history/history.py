@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,7 +76,8 @@ def from_files(paths: Sequence[Path], settings: Settings) -> History:
 
 
 def from_topic(
-    settings: Settings, progress: Progress, now_ms: Callable[[], int], asked: Callable[[Extent], None] = lambda _: None
+    settings: Settings, progress: Progress, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    asked: Callable[[Extent], None] = lambda _: None,
 ) -> History:
     """The range that the settings ask for, up to what is there now. No consumer group: no offset is committed.
 

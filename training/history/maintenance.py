@@ -60,9 +60,8 @@ def windows(settings: Settings, progress: Progress) -> tuple[Maintenance, ...]:
     training = settings.training
     told = Told()
     if training.maintenance_topic is not None:
-        found = topics.newest(settings, training.maintenance_topic, MOST_RECORDS)
-        for record in sorted(found, key=lambda r: (r.partition, r.offset)):     # whatever the senders' clocks say
-            told.take(record)
+        for record in topics.newest(settings, training.maintenance_topic, MOST_RECORDS):
+            told.take(record)               # a key's records in their order, whatever the senders' clocks say
     if told.by_key:
         progress.say(f"maintenance: {len(told.by_key):,} times told on topic {training.maintenance_topic}")
     if told.invalid:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,12 +42,8 @@ def read(settings: Settings, sources: Sequence[Path], registry: Registry, progre
         everything, said, worked_on = from_files(sources, settings), Feedback(), settings.training.maintenance
     else:
         fresh = freshness.required(registry, settings.input.topic, settings.training.min_new or 0)
-        everything = from_topic(settings, progress, _now_ms, fresh)
+        everything = from_topic(settings, progress, asked=fresh)
         said = feedback.read(settings, progress)
         worked_on = maintenance.windows(settings, progress)
     labels = feedback.rows(everything, said)
     return Material(everything, labels, said, worked_on, partial(feedback.scored, history=everything, labels=labels))
-
-
-def _now_ms() -> int:
-    return round(time.time() * 1000)

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from training.fitting.fit import Look
 from training.fitting.objective import ACTIVE_SHARE
+from worker.models.artifact import Losses
 from worker.records import F64
 
 INK, FAINT = "#1f2933", "#9aa5b1"
@@ -37,7 +37,7 @@ BARS = 30                               # features drawn; the worst ones
 MOST = 1.5                              # share unexplained that fits on the axis
 
 
-def losses(looks: Sequence[Look], best: int) -> str:
+def losses(looks: Sequence[Losses], best: int) -> str:
     epochs = [look.epoch for look in looks]
     with rc_context(STYLE):
         figure, (left, right) = _figure(7.2, 3.1, 2)

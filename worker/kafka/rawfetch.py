@@ -113,12 +113,13 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
         while (raw := _next(buffer, at)) is not None:
             at += len(raw)
             next_base = _next_base(buffer, at)
+            misplaced = self._misplaced(raw, next_base)
             try:
-                if self._misplaced(raw, next_base):
+                if misplaced:
                     raise CorruptRecordError("its first offset lies beyond what comes after it")
                 batch = self._read(raw)
             except CorruptRecordError as error:
-                batch = self._passed_over(raw, next_base, str(error))
+                batch = self._passed_over(raw, misplaced, next_base, str(error))
             # No checksum covers the first offset: what it says must not lead back to where we have been.
             if batch is not None and batch.next_offset > self.next_fetch_offset:
                 self.next_fetch_offset = batch.next_offset
@@ -149,12 +150,12 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
         self.records_read += header.records
         return batch
 
-    def _passed_over(self, raw: memoryview, next_base: int | None, why: str) -> RecordBatch:
+    def _passed_over(self, raw: memoryview, misplaced: bool, next_base: int | None, why: str) -> RecordBatch:
         """Raises DamagedBatch as long as it is to be fetched again. What its head says may be damage, too: it counts
         where the next batch, or its number of records, agrees. Else the position moves by one offset, and the broker
         gives this batch once more where it holds that offset, too.
         """
-        tp, misplaced = self.topic_partition, self._misplaced(raw, next_base)
+        tp = self.topic_partition
         first = self.next_fetch_offset if misplaced else max(_base(raw), self.next_fetch_offset)
         if self._damage is None or not self._damage.passes(tp, first):
             raise DamagedBatch(tp, first, why)

@@ -73,7 +73,7 @@ class Topic:
 
 
 def newest(settings: Settings, name: str, most: int) -> list[Record]:
-    """The newest records, in order of their time; none where there is no such topic. Raises BrokerError."""
+    """The newest records, by partition and offset; none where there is no such topic. Raises BrokerError."""
     if not exists(settings, name):
         return []
     with opened(settings, name) as topic:
@@ -81,7 +81,7 @@ def newest(settings: Settings, name: str, most: int) -> list[Record]:
         each = most // max(len(spans), 1)
         last = {p: (max(start, end - each), end) for p, (start, end) in spans.items()}
         records = [record for some in topic.records(last) for record in some]
-    return sorted(records, key=lambda r: (r.timestamp, r.partition, r.offset))
+    return sorted(records, key=lambda r: (r.partition, r.offset))
 
 
 @contextlib.contextmanager

@@ -90,6 +90,7 @@ class Registry:
         if not ALIAS.fullmatch(alias):
             return None
         with self._explained("read"):
+            self._fs.invalidate_cache()         # a listing that was kept would tell the size of the alias before
             try:
                 content = self._content(f"{self._root}/{_ALIASES}/{alias}", MAX_ALIAS_BYTES)
             except FileNotFoundError:

@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
-from training.fitting.fit import Look
 from training.reporting import plots
+from worker.models.artifact import Losses
 
 
 def texts(uri: str) -> list[str]:
@@ -31,7 +31,8 @@ def test_a_share_beyond_the_axis_is_told() -> None:
 
 
 def test_the_same_looks_give_the_same_bytes() -> None:
-    looks = [Look(1.0, 3.0, 2.0, 3.1, 2.1, 5.2), Look(2.0, 2.0, 2.5, 2.4, 2.6, 5.0)]
+    figures = ((1.0, 3.0, 2.0, 3.1, 2.1, 5.2), (2.0, 2.0, 2.5, 2.4, 2.6, 5.0))
+    looks = [Losses(**dict(zip(Losses.model_fields, each, strict=True))) for each in figures]
     first = plots.losses(looks, 1)
     assert first == plots.losses(looks, 1)
     assert texts(first).count("held out") == 1
