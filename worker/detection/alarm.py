@@ -90,9 +90,9 @@ class Alarm:
         score_B = np.zeros_like(raw_B)
         factor_B = np.ones_like(raw_B)
         if self._compiled is not None:
-            here = (visits.order_B, visits.start_E, visits.count_E)
             plain = tuple(column.view(np.uint8) if column.dtype == np.bool_ else column for column in memory)
-            self._compiled.update(here, np.ascontiguousarray(raw_B), judged_B.view(np.uint8), score_B, factor_B, plain)
+            given = np.ascontiguousarray(raw_B), judged_B.view(np.uint8)
+            self._compiled.update(visits.places, *given, score_B, factor_B, plain)
         else:
             self._rounds(memory, visits, raw_B, judged_B, score_B, factor_B)
         for name, column in zip(_COLUMNS, memory, strict=True):

@@ -20,7 +20,7 @@ Legend: B rows of a batch, E entities of it, F features, R rows of one round (se
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,6 +89,8 @@ class Chart:
             gate_by_mean=settings.gate_by == "mean",
             accept_after=settings.accept_after,
             mean_scale_F=np.asarray(mean_scale_F).tolist(),
+            largest_F=np.asarray(largest_F).tolist() if settings.spikes else None,
+            most=MOST,
         )
 
     @staticmethod
@@ -106,17 +108,28 @@ class Chart:
         """residual_BF in normal spreads, NaN where missing; rows that are not judged change nothing."""
         code_E = visits.code_E
         memory = _Memory(*(states[name][code_E] for name in (_BASELINE, _MEAN, _FAST, _SLOW, _OUT)))
+        if self._compiled is not None:
+            charted = self._in_core(self._compiled, memory, visits, residual_BF, judged_B)
+        else:
+            charted = self._in_python(memory, visits, residual_BF, judged_B)
+        for name, column in zip((_BASELINE, _MEAN, _FAST, _SLOW, _OUT), memory, strict=True):
+            states[name][code_E] = column
+        return charted
+
+    def _in_core(self, core: Any, memory: _Memory, visits: Visits, residual_BF: F64, judged_B: Bools) -> Charted:
+        feature_BF = np.empty(residual_BF.shape)
+        mean_BF = np.empty(residual_BF.shape) if self._follows_mean else None
+        raw_B = np.empty(len(residual_BF))
+        given = np.ascontiguousarray(residual_BF), judged_B.view(np.uint8)
+        core.update(visits.places, *given, raw_B, feature_BF, mean_BF, tuple(memory))
+        return Charted(raw_B, feature_BF, mean_BF)
+
+    def _in_python(self, memory: _Memory, visits: Visits, residual_BF: F64, judged_B: Bools) -> Charted:
         feature_BF = np.zeros_like(residual_BF)
         present_BF = ~np.isnan(residual_BF) & judged_B[:, None]
         deviation_BF = np.clip(np.where(present_BF, residual_BF, 0.0), -MOST, MOST)
         mean_BF = np.zeros_like(residual_BF) if self._follows_mean else None
-        if self._compiled is not None:
-            here = (visits.order_B, visits.start_E, visits.count_E)
-            self._compiled.update(here, deviation_BF, present_BF.view(np.uint8), feature_BF, mean_BF, tuple(memory))
-        else:
-            self._rounds(memory, visits, deviation_BF, present_BF, feature_BF, mean_BF)
-        for name, column in zip((_BASELINE, _MEAN, _FAST, _SLOW, _OUT), memory, strict=True):
-            states[name][code_E] = column
+        self._rounds(memory, visits, deviation_BF, present_BF, feature_BF, mean_BF)
         count_B = np.maximum(present_BF.sum(1), 1)
         raw_B = np.sqrt(feature_BF.sum(1) / count_B)
         if self._settings.spikes:

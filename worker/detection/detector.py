@@ -150,13 +150,11 @@ class Detector:
             windowed = windows.alone(batch.x_BF)
         else:
             windowed = windows.gather(states, batch, visits, shape.window, self._gap_ms)
-        scaled_KF = scaling.scale(windowed.stack_KF)
-        filled_KF = np.where(np.isnan(scaled_KF), scaling.fill_F, scaled_KF)
-        output_BN = self._scorer.expected(filled_KF, windowed.index_BW)
+        output_BN = self._scorer.expected(scaling.filled(windowed.stack_KF), windowed.index_BW)
         output_BWF = output_BN.reshape(len(batch), output_BN.shape[1] // shape.features, shape.features)
-        residual_BF = scaled_KF[windowed.index_BW[:, -1]].astype(np.float64) - output_BWF[:, -1]
+        residual_BF = scaling.scale(batch.x_BF).astype(np.float64) - output_BWF[:, -1]
         if self.manifest.error_of == "window":
-            residual_BWF = scaled_KF[windowed.index_BW].astype(np.float64) - output_BWF
+            residual_BWF = scaling.scale(windowed.stack_KF)[windowed.index_BW].astype(np.float64) - output_BWF
             present_BWF = ~np.isnan(residual_BWF)
             square_BF = np.where(present_BWF, residual_BWF, 0.0) ** 2
             over_window_BF = np.sqrt(square_BF.sum(1) / np.maximum(present_BWF.sum(1), 1))

@@ -29,7 +29,14 @@ class Reconstructor(nn.Module, ABC):
 
 def guarded(x_BD: Tensor) -> Tensor:
     """x within ±LIMIT, infinities included, so that sums and squares of it stay finite in float32."""
-    return F.hardtanh(x_BD, -LIMIT, LIMIT)              # a clamp whose gradient is one kernel and not five
+    if torch.is_grad_enabled() or x_BD.is_cuda:
+        return F.hardtanh(x_BD, -LIMIT, LIMIT)          # a clamp whose gradient is one kernel and not five
+    return torch.clamp(x_BD, -LIMIT, LIMIT, out=room(x_BD, x_BD.shape[-1]))
+
+
+def room(x_BK: Tensor, columns: int) -> Tensor:
+    """For so many columns beside each row of x_BK: every row starts on a 64-byte boundary."""
+    return x_BK.new_empty(*x_BK.shape[:-1], columns + -columns % ALIGNMENT)[..., :columns]
 
 
 def aligned(x_BK: Tensor) -> Tensor:
@@ -40,21 +47,27 @@ def aligned(x_BK: Tensor) -> Tensor:
     row of 33 float32s then differs in its last bit from the next row with the very same values. A GPU's kernels go by
     the row length, which is the same for all.
     """
-    columns = x_BK.shape[-1]
-    if x_BK.is_cuda or (columns % ALIGNMENT == 0 and x_BK.is_contiguous() and x_BK.data_ptr() % 64 == 0):
+    rows_apart, apart = x_BK.stride(-2), x_BK.stride(-1)
+    if x_BK.is_cuda or (apart == 1 and rows_apart % ALIGNMENT == 0 and x_BK.data_ptr() % 64 == 0):
         return x_BK
-    return F.pad(x_BK, (0, -columns % ALIGNMENT))[..., :columns]
+    return room(x_BK, x_BK.shape[-1]).copy_(x_BK)
 
 
 class Linear(nn.Linear):
     """nn.Linear whose result for a row does not depend on where in the block the row lies, but while it is learning."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input if torch.is_grad_enabled() else aligned(input), self.weight, self.bias)
+        return self._of(input, self.weight, self.bias)
 
     def newest(self, input: Tensor, columns: int) -> Tensor:
         """Only the last columns of the result."""
-        return F.linear(aligned(input), self.weight[-columns:], self.bias[-columns:])
+        return self._of(input, self.weight[-columns:], self.bias[-columns:])
+
+    @staticmethod
+    def _of(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or input.is_cuda:
+            return F.linear(input, weight, bias)
+        return torch.addmm(bias, aligned(input), weight.t(), out=room(input, len(weight)))
 
 
 @torch.inference_mode()

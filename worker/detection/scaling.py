@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker import compiled
 from worker.records import F32
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -39,8 +40,21 @@ class Scaling(BaseModel):
 
     def scale(self, x_BF: F32) -> F32:
         """In double precision, and finite for every finite reading: a sensor's 3.4e38 must not become infinite."""
+        return self._scaled(x_BF, None)
+
+    def filled(self, x_BF: F32) -> F32:
+        """Scaled, and the training median for what is missing: the model's input."""
+        return self._scaled(x_BF, self.fill_F)
+
+    def _scaled(self, x_BF: F32, fill_F: F32 | None) -> F32:
+        core = compiled.core()
+        if core is not None:
+            scaled_BF = np.empty(x_BF.shape, np.float32)
+            core.scale(np.ascontiguousarray(x_BF), self._offset_F, self._span_F, LARGEST, fill_F, scaled_BF)
+            return scaled_BF
         wide_BF = (x_BF.astype(np.float64) - self._offset_F) / self._span_F
-        return np.asarray(np.clip(wide_BF, -LARGEST, LARGEST), np.float32)
+        scaled_BF = np.asarray(np.clip(wide_BF, -LARGEST, LARGEST), np.float32)
+        return scaled_BF if fill_F is None else np.where(np.isnan(scaled_BF), fill_F, scaled_BF)
 
     def unscale(self, scaled_BF: F32) -> F32:
         return np.asarray(scaled_BF * self._span_F + self._offset_F, np.float32)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from worker.detection.reconstructor import ALIGNMENT, BLOCK_ROWS, Reconstructor
+from worker.detection.script import scripted
 from worker.records import F32, I64
 
 LANES = 2                               # one is filled while the other works
@@ -121,7 +122,8 @@ class Cpu:
     """The host's memory is the device's; a lane is done when it has started."""
 
     def __init__(self, model: Reconstructor, task: Task) -> None:
-        self.model, self.task = model, task
+        self.task = task
+        self.predict = scripted(model, torch.zeros(task.rows, task.inputs), task.asked)
         self.stack_KF: F32 = np.empty((0, task.features), np.float32)
 
     def lane(self) -> CpuLane:
@@ -145,7 +147,7 @@ class CpuLane:
         length = len(index_BW)
         np.take(self._cpu.stack_KF, index_BW, axis=0, out=self._x_RWF[:length], mode="clip")
         self._x_RWF[length:] = 0.0
-        xhat_RN = self._cpu.model.predict(self._x_RD, self._cpu.task.asked)
+        xhat_RN = self._cpu.predict(self._x_RD)
         expected_BN[:] = xhat_RN[:length].numpy()
 
     def finish(self) -> None:

@@ -5,10 +5,11 @@ Legend: B readings of the batch, E entities in it, W readings of a window, F fea
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from worker import compiled
 from worker.records import F32, I64, Batch, Bools
 from worker.state.state import Column, States
 from worker.state.visits import Visits
@@ -43,6 +44,9 @@ def gather(states: States, batch: Batch, visits: Visits, window: int, gap_ms: in
 
     Readings further apart than gap_ms do not share a window: what came before tells nothing of the state after.
     """
+    core = compiled.core()
+    if core is not None:
+        return _in_core(core, states, batch, visits, window, gap_ms)
     code_E, start_E, count_E = visits.code_E, visits.start_E, visits.count_E
     order_B, features = visits.order_B, batch.x_BF.shape[1]
     past = window - 1
@@ -70,6 +74,20 @@ def gather(states: States, batch: Batch, visits: Visits, window: int, gap_ms: in
         states[HISTORY][code_E] = stack_KF[newest_B[last_E][:, None] + np.arange(1 - past, 1)]
     states[FILLED][code_E] = np.minimum(run_B[last_E], past)
     states[LAST_MS][code_E] = batch.timestamp_ms_B[order_B[last_E]]
+    return Windows(stack_KF, index_BW, full_B)
+
+
+def _in_core(
+    core: Any, states: States, batch: Batch, visits: Visits, window: int, gap_ms: int | None
+) -> Windows:
+    code_E, (rows, features) = visits.code_E, batch.x_BF.shape
+    memory = tuple(states[name][code_E] for name in COLUMNS)
+    stack_KF = np.empty((1 + rows + (window - 1) * len(code_E), features), np.float32)
+    index_BW, full_B = np.empty((rows, window), np.int64), np.empty(rows, bool)
+    given = np.ascontiguousarray(batch.x_BF), np.ascontiguousarray(batch.timestamp_ms_B)
+    core.gather(visits.places, window, gap_ms, *given, memory, (stack_KF, index_BW, full_B.view(np.uint8)))
+    for name, column in zip(COLUMNS, memory, strict=True):
+        states[name][code_E] = column
     return Windows(stack_KF, index_BW, full_B)
 
 

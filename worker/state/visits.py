@@ -33,6 +33,11 @@ class Visits:
         start_E, count_E = start_E[by_count_E], count_E[by_count_E]
         return cls(order_B, sorted_B[start_E], start_E, count_E)
 
+    @property
+    def places(self) -> tuple[I64, I64, I64]:
+        """As the compiled core takes them."""
+        return self.order_B, self.start_E, self.count_E
+
     def rounds(self) -> Iterator[I64]:
         """Rows of each round; those of round k are of the first len(rows) entities of code_E, in that order."""
         most = int(self.count_E[0]) if len(self.count_E) else 0

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use pyo3::buffer::{Element, PyBuffer};
+use pyo3::buffer::{Element, PyBuffer, ReadOnlyCell};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -15,18 +15,27 @@ impl<'py, T: Element> FromPyObject<'py> for Array<T> {
 }
 
 impl<T: Element> Array<T> {
+    /// The numbers, to be read. Errors where they do not lie side by side.
+    pub fn shown<'a>(&'a self, py: Python<'a>) -> PyResult<&'a [ReadOnlyCell<T>]> {
+        self.0.as_slice(py).ok_or_else(|| PyValueError::new_err("an array is not C-contiguous"))
+    }
+
     /// The numbers, to be changed in place. Errors where they do not lie side by side or are not so many.
     pub fn cells<'a>(&'a self, py: Python<'a>, many: usize) -> PyResult<&'a [Cell<T>]> {
         let cells = self.0.as_mut_slice(py).ok_or_else(|| PyValueError::new_err("an array is not C-contiguous"))?;
-        if cells.len() == many {
-            Ok(cells)
-        } else {
-            Err(PyValueError::new_err(format!("an array has {} numbers where {many} belong", cells.len())))
-        }
+        counted(cells, many)
     }
 
     pub fn copied(&self, py: Python<'_>) -> PyResult<Vec<T>> {
         self.0.to_vec(py)
+    }
+}
+
+/// Errors where there are not so many.
+pub fn counted<T>(numbers: &[T], many: usize) -> PyResult<&[T]> {
+    match numbers.len() {
+        found if found == many => Ok(numbers),
+        found => Err(PyValueError::new_err(format!("an array has {found} numbers where {many} belong"))),
     }
 }
 

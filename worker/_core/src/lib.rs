@@ -1,4 +1,5 @@
-//! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/columns.py.
+//! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/columns.py; and what
+//! scoring does row by row (windows, scaling, chart, alarm), each the twin of a module of worker/detection.
 //!
 //! Bytes in, columns out. What is not a plain reading is handed back as it came, for the twin to read or to refuse:
 //! so there is one place that says what a reading is, and this one is only fast.
@@ -14,7 +15,9 @@ mod json;
 mod reading;
 mod record;
 mod stamp;
+mod sums;
 mod visits;
+mod windows;
 
 use std::collections::HashMap;
 
@@ -235,5 +238,7 @@ fn column<T: Copy, const N: usize>(py: Python<'_>, values: &[T], bytes: fn(T) ->
 fn columns(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Decoder>()?;
     module.add_class::<chart::Chart>()?;
-    module.add_class::<alarm::Alarm>()
+    module.add_class::<alarm::Alarm>()?;
+    module.add_function(wrap_pyfunction!(windows::gather, module)?)?;
+    module.add_function(wrap_pyfunction!(windows::scale, module)?)
 }

@@ -31,6 +31,13 @@ impl Visits {
         self.start_E.len()
     }
 
+    /// Entities in the order in which their rows lie in order_B.
+    pub fn by_place(&self) -> Vec<usize> {
+        let mut entities: Vec<usize> = (0..self.entities()).collect();
+        entities.sort_unstable_by_key(|&entity| self.start_E[entity]);
+        entities
+    }
+
     /// Each entity's rows in order of arrival.
     pub fn rows_of(&self, entity: usize) -> &[usize] {
         &self.order_B[self.start_E[entity]..self.start_E[entity] + self.count_E[entity]]

@@ -16,6 +16,7 @@ from worker.state.state import States
 from worker.state.visits import Visits
 
 ENTITIES, FEATURES, ROWS = 7, 3, 40
+MANY_FEATURES = (1, 7, 8, 20, 129, 300)     # numpy adds up so many numbers each in its own order
 
 needs_core = pytest.mark.skipif(not compiled.built(), reason="the compiled core was not built: no Rust toolchain")
 charts = st.builds(
@@ -31,22 +32,24 @@ charts = st.builds(
 alarms = st.builds(AlarmSettings, rate=st.sampled_from([0.0, 0.05]), freeze_after=st.integers(0, 4))
 
 
-def passed(how: Any, chart_by: ChartSettings, alarm_by: AlarmSettings, seed: int) -> list[bytes]:
+def passed(
+    how: Any, chart_by: ChartSettings, alarm_by: AlarmSettings, seed: int, features: int = FEATURES
+) -> list[bytes]:
     """Everything that a few batches leave, scores and states."""
     compiled.choose(how)
     try:
-        chart = Chart(chart_by, np.full(FEATURES, 0.2), np.full(FEATURES, 3.0))
+        chart = Chart(chart_by, np.full(features, 0.2), np.full(features, 3.0))
         alarm = Alarm(alarm_by, threshold=1.2, target_rate=0.05)
     finally:
         compiled.choose("auto")
-    states = States((*Chart.fields(FEATURES), *Alarm.fields()))
+    states = States((*Chart.fields(features), *Alarm.fields()))
     states.reserve(ENTITIES)
     rng, left = np.random.default_rng(seed), []
     for _ in range(4):
         visits = Visits.of(rng.integers(0, ENTITIES, ROWS).astype(np.int32))
-        residual_BF = rng.normal(0, 1, (ROWS, FEATURES)) + 8.0 * (rng.random((ROWS, 1)) < 0.2)
-        residual_BF[rng.random((ROWS, FEATURES)) < 0.1] = np.nan
-        residual_BF[rng.random((ROWS, FEATURES)) < 0.02] = -1e30
+        residual_BF = rng.normal(0, 1, (ROWS, features)) + 8.0 * (rng.random((ROWS, 1)) < 0.2)
+        residual_BF[rng.random((ROWS, features)) < 0.1] = np.nan
+        residual_BF[rng.random((ROWS, features)) < 0.02] = -1e30
         judged_B = rng.random(ROWS) < 0.9
         charted = chart.update(states, visits, residual_BF, judged_B)
         told = alarm.update(states, visits, charted.raw_B, judged_B)
@@ -64,21 +67,31 @@ def test_compiled_and_python_leave_the_same_bits(chart: ChartSettings, alarm: Al
 
 
 @needs_core
+@pytest.mark.parametrize("features", MANY_FEATURES)
+def test_sums_over_any_number_of_features_are_numpys(features: int) -> None:
+    core, python = (
+        passed(how, ChartSettings(slow_share=5.0, spikes=True), AlarmSettings(), 1, features)
+        for how in ("compiled", "python")
+    )
+    assert core == python
+
+
+@needs_core
 def test_the_core_refuses_what_does_not_fit() -> None:
     chart = compiled.core().Chart(  # type: ignore[union-attr]
         fast_weight=0.3, slow_share=0.0, mean_weight=0.1, slow_weight=1.0, baseline_weight=0.0, gate=4.0,
-        gate_by_mean=False, accept_after=None, mean_scale_F=[1.0] * FEATURES,
+        gate_by_mean=False, accept_after=None, mean_scale_F=[1.0] * FEATURES, largest_F=None, most=1e4,
     )
-    two = np.zeros((2, FEATURES))
+    two, judged = np.zeros((2, FEATURES)), np.ones(2, np.uint8)
     memory = (*(np.zeros((1, FEATURES)) for _ in range(4)), np.zeros((1, FEATURES), np.int32))
     places = [np.array([0, 1]), np.array([0]), np.array([2])]
-    chart.update(tuple(places), two, np.ones((2, FEATURES), np.uint8), two.copy(), None, memory)
+    chart.update(tuple(places), two, judged, np.zeros(2), two.copy(), None, memory)
     outside = ([np.array([0, 2]), *places[1:]], [places[0], np.array([1]), places[2]], [*places[:2], np.array([-1])])
     for wrong in outside:
         with pytest.raises(ValueError, match="outside"):
-            chart.update(tuple(wrong), two, np.ones((2, FEATURES), np.uint8), two.copy(), None, memory)
+            chart.update(tuple(wrong), two, judged, np.zeros(2), two.copy(), None, memory)
     with pytest.raises(ValueError, match="belong"):
-        chart.update(tuple(places), two[:1], np.ones((2, FEATURES), np.uint8), two.copy(), None, memory)
+        chart.update(tuple(places), two[:1], judged, np.zeros(2), two.copy(), None, memory)
     sliced = np.zeros((2, 2 * FEATURES))[:, ::2]
     with pytest.raises(ValueError, match="contiguous"):
-        chart.update(tuple(places), sliced, np.ones((2, FEATURES), np.uint8), two.copy(), None, memory)
+        chart.update(tuple(places), sliced, judged, np.zeros(2), two.copy(), None, memory)
