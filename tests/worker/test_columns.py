@@ -77,6 +77,7 @@ numbers = st.one_of(
     st.integers().map(str),
     st.decimals(allow_nan=False, allow_infinity=False).map(str),
     st.from_regex(r"-?[0-9]{1,25}(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,4})?", fullmatch=True),
+    st.from_regex(r"-?[0-9]{1,9}(\.[0-9]{0,9})?", fullmatch=True),
     st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr),
     st.floats(3.4e38, 3.41e38).map(repr),
     st.sampled_from(["-0", "-0.0", "0e5", "01", "1.", ".5", "+1", "NaN", "1e400", "-", "true", "false", "null", '""']),
@@ -159,8 +160,12 @@ def test_columns_are_what_the_records_come_to(contents: list[Content], schema: R
 @example("1.401298464324817e-45")
 @example("7.006492321624085e-46")
 @example("9007199254740993")
+@example("1234567.1234567")
+@example("12345678.12345678")
+@example("0.000000")
 def test_a_number_has_the_same_bits(number: str) -> None:
-    the_same_in_every_way(many([b'{"temperature":%s}' % number.encode()]), ReadingSchema(FEATURES))
+    short, long = b'{"temperature":%s}', b'{"temperature":%s,"of_no_concern":"a text that goes on"}'
+    the_same_in_every_way(many([form % number.encode() for form in (short, long)]), ReadingSchema(FEATURES))
 
 
 @settings(max_examples=300, deadline=None)

@@ -224,7 +224,9 @@ impl Decoder {
 }
 
 /// Numbers as they lie in memory.
-fn column<T: Copy, const N: usize>(py: Python<'_>, values: &[T], bytes: fn(T) -> [u8; N]) -> PyResult<Py<PyByteArray>> {
+fn column<T: Copy, const N: usize>(
+    py: Python<'_>, values: &[T], bytes: impl Fn(T) -> [u8; N],
+) -> PyResult<Py<PyByteArray>> {
     let made = PyByteArray::new_with(py, values.len() * N, |memory| {
         for (place, value) in memory.chunks_exact_mut(N).zip(values) {
             place.copy_from_slice(&bytes(*value));

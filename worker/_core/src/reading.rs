@@ -29,6 +29,7 @@ impl Bounds {
 pub struct Schema {
     features: Vec<Vec<u8>>,
     plain: bool, // no name of a feature needs escapes
+    leads: Vec<Vec<u8>>, // how each is mostly written: "name":
     places: HashMap<Vec<u8>, usize>,
     values_field: Vec<u8>,
     entity_field: Option<Vec<u8>>,
@@ -58,6 +59,7 @@ impl Schema {
         Schema {
             places: features.iter().cloned().enumerate().map(|(i, name)| (name, i)).collect(),
             plain: features.iter().flatten().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\'),
+            leads: features.iter().map(|name| [b"\"", &name[..], b"\":"].concat()).collect(),
             features,
             values_field: values_field.into_bytes(),
             entity_field: entity_field.map(String::into_bytes),
@@ -94,8 +96,7 @@ impl Schema {
             // Most readings name the features in the model's order.
             json.next_token()?;
             if let Some(next) = self.features.get(expected).filter(|_| self.plain) {
-                if json.is_string(next) {
-                    json.take(b':')?;
+                if json.word(&self.leads[expected]).is_some() || (json.is_string(next) && json.take(b':').is_some()) {
                     json.next_token()?;
                     let value = feature(&mut json)?;
                     if !listed {
