@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.records import F32, I32, I64, Batch, Bools
+from worker.records import I32, I64, Batch, Bools
 
 Fault = Literal["silent", "missing", "stuck", "out_of_range"]
 
@@ -34,30 +34,37 @@ class Rows:
     """A batch sorted by entity, the order of arrival kept; the rows of one entity are a segment."""
 
     order_B: I64                        # index in the batch
-    x_BF: F32
     code_E: I32
     first_E: I64                        # row
     last_E: I64
-    segment_B: I64                      # index among the E
-    begins_B: Bools                     # the first of its segment
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
         """Of a batch with at least one reading."""
         order_B = np.argsort(batch.entity_B, kind="stable")
         entity_B = batch.entity_B[order_B]
-        begins_B = np.ones(len(order_B), np.bool_)
-        np.not_equal(entity_B[1:], entity_B[:-1], out=begins_B[1:])
-        first_E = np.flatnonzero(begins_B)
+        first_E = np.flatnonzero(np.r_[True, entity_B[1:] != entity_B[:-1]])
         return cls(
             order_B=order_B,
-            x_BF=batch.x_BF.take(order_B, axis=0),
             code_E=entity_B[first_E],
             first_E=first_E,
             last_E=np.append(first_E[1:], len(entity_B)) - 1,
-            segment_B=np.cumsum(begins_B) - 1,
-            begins_B=begins_B,
         )
+
+    @property
+    def places(self) -> tuple[I64, I64, I64]:
+        """As the compiled core takes them."""
+        return self.order_B, self.first_E, self.last_E - self.first_E + 1
+
+    def begins_B(self) -> Bools:
+        """The first rows of their segments."""
+        begins_B = np.zeros(len(self.order_B), np.bool_)
+        begins_B[self.first_E] = True
+        return begins_B
+
+    def segment_B(self) -> I64:
+        """Index among the E."""
+        return np.repeat(np.arange(len(self.code_E)), self.last_E - self.first_E + 1)
 
     def before(self, after: NDArray[Any], initial: NDArray[Any]) -> NDArray[Any]:
         """What holds before each row, from what holds after each (B, …) and before each entity's first (E, …)."""

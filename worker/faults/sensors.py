@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from worker import compiled
 from worker.faults.faults import Fault, Finding, Rows
 from worker.records import I32, I64, Batch, Bools
 from worker.state.state import Column, States
@@ -52,10 +53,24 @@ class SensorFaults:
         self._low_F = np.array([-np.inf if limit is None else limit for limit in low], np.float32)
         self._high_F = np.array([np.inf if limit is None else limit for limit in high], np.float32)
         self._limits = tuple(zip(low, high, strict=True))
+        core = compiled.core()
+        self._compiled = core and core.Sensors(
+            stuck_after_F=self._stuck_after_F.tolist(),
+            missing_after_F=self._missing_after_F.tolist(),
+            low_F=self._low_F.tolist(),
+            high_F=self._high_F.tolist(),
+            never=NEVER,
+            longest=MAX_RUN,
+            stuck=STUCK,
+            missing=MISSING,
+            out=OUT,
+        )
 
     def update(self, states: States, batch: Batch, rows: Rows) -> list[Finding]:
         """What begins in the batch; the rows of its entities move on."""
-        x_BF, code_E = rows.x_BF, rows.code_E
+        if self._compiled is not None:
+            return self._in_core(self._compiled, states, batch, rows)
+        x_BF, code_E = batch.x_BF.take(rows.order_B, axis=0), rows.code_E
         last_EF, open_EF = states["quality_last"][code_E], states["quality_open"][code_E]
 
         missing_BF = np.isnan(x_BF)
@@ -79,20 +94,32 @@ class SensorFaults:
         missing.keep(states, "quality_missing", MISSING, self._missing_after_F)
         equal.keep(states, "quality_equal", STUCK, self._stuck_after_F)
         return [
-            *self._findings("missing", missing.reached(self._missing_after_F), batch, rows),
-            *self._findings("stuck", equal.reached(self._stuck_after_F), batch, rows),
-            *self._findings("out_of_range", np.argwhere(left_BF).tolist() if left_BF.any() else [], batch, rows),
+            *self._findings("missing", missing.reached(self._missing_after_F), batch),
+            *self._findings("stuck", equal.reached(self._stuck_after_F), batch),
+            *self._findings("out_of_range", _places(left_BF, rows), batch),
+        ]
+
+    def _in_core(self, core: Any, states: States, batch: Batch, rows: Rows) -> list[Finding]:
+        columns = ("quality_last", "quality_equal", "quality_missing", "quality_open")
+        memory = tuple(states[name][rows.code_E] for name in columns)
+        begun = core.update(rows.places, np.ascontiguousarray(batch.x_BF), memory)
+        for name, column in zip(columns, memory, strict=True):
+            states[name][rows.code_E] = column
+        kinds: tuple[tuple[Fault, int], ...] = ("missing", MISSING), ("stuck", STUCK), ("out_of_range", OUT)
+        return [
+            finding
+            for kind, bit in kinds if begun
+            for finding in self._findings(kind, [(row, f) for found, row, f in begun if found == bit], batch)
         ]
 
     def _findings(
-        self, kind: Fault, begun: Iterable[Sequence[int]], batch: Batch, rows: Rows
+        self, kind: Fault, begun: Iterable[Sequence[int]], batch: Batch
     ) -> Iterator[Finding]:
-        """One for each reading at which episodes begin, from (row, feature)."""
+        """One for each reading at which episodes begin, from (index in the batch, feature)."""
         by_row: defaultdict[int, list[int]] = defaultdict(list)
-        for row, f in begun:
-            by_row[row].append(f)
-        for row, features in by_row.items():
-            i = int(rows.order_B[row])
+        for i, f in begun:
+            by_row[i].append(f)
+        for i, features in by_row.items():
             yield Finding(
                 kind=kind,
                 row=i,
@@ -114,6 +141,12 @@ class SensorFaults:
         limit = low if value < self._low_F[f] else high
         assert limit is not None
         return limit
+
+
+def _places(begins_BF: Bools, rows: Rows) -> list[tuple[int, int]]:
+    """(Index in the batch, feature)"""
+    row_N, f_N = np.nonzero(begins_BF)
+    return list(zip(rows.order_B[row_N].tolist(), f_N.tolist(), strict=True))
 
 
 class _Past(NamedTuple):
@@ -153,14 +186,15 @@ class _Runs:
     ) -> Self:
         place_P = np.flatnonzero(within_BF.T)           # one feature after the other
         f_P, row_P = np.divmod(place_P, len(within_BF))
-        begins_P = rows.begins_B[row_P]
+        begins_B, segment_B = rows.begins_B(), rows.segment_B()
+        begins_P = begins_B[row_P]
         begins_P[:1] = True
         begins_P[1:] |= place_P[1:] != place_P[:-1] + 1
         begin_R = np.flatnonzero(begins_P)
         length_R = np.diff(begin_R, append=len(row_P))
         row_R, f_R = row_P[begin_R], f_P[begin_R]
-        resumed_R = rows.begins_B[row_R]
-        segment_R = rows.segment_B[row_R]
+        resumed_R = begins_B[row_R]
+        segment_R = segment_B[row_R]
         past_R = np.where(resumed_R, past.of(rows.code_E[segment_R], segment_R, f_R), breaker)
         counted_P = np.ones(len(row_P), np.bool_) if uncounted_BF is None else ~uncounted_BF[row_P, f_P]
         number_P = np.cumsum(counted_P)
@@ -173,20 +207,21 @@ class _Runs:
         if not len(self.row_P):
             return value_BF
         row_R, f_R = self.row_P[self.begin_R], self.f_P[self.begin_R]
-        value_R = np.where(self.resumed_R, initial_EF[self.rows.segment_B[row_R], f_R], value_BF[row_R - 1, f_R])
+        value_R = np.where(self.resumed_R, initial_EF[self.rows.segment_B()[row_R], f_R], value_BF[row_R - 1, f_R])
         filled_BF = value_BF.copy()
         filled_BF[self.row_P, self.f_P] = np.repeat(value_R, self.length_R)
         return filled_BF
 
     def reached(self, after_F: I32) -> list[tuple[int, int]]:
-        """(row, feature) where a run gets that long, which each does once."""
+        """(Index in the batch, feature) where a run gets that long, which each does once."""
         which_P = (self.count_P == after_F[self.f_P]) & self.counted_P
-        return list(zip(self.row_P[which_P].tolist(), self.f_P[which_P].tolist(), strict=True))
+        rows = self.rows.order_B[self.row_P[which_P]].tolist()
+        return list(zip(rows, self.f_P[which_P].tolist(), strict=True))
 
     def keep(self, states: States, name: str, episode: int, after_F: I32) -> None:
         """Writes the runs at the entities' last rows, and which of them are episodes."""
         states[name][self.rows.code_E] = self.breaker
-        segment_P = self.rows.segment_B[self.row_P]
+        segment_P = self.rows.segment_B()[self.row_P]
         last_P = np.flatnonzero(self.row_P == self.rows.last_E[segment_P])
         code_L, f_L, count_L = self.rows.code_E[segment_P[last_P]], self.f_P[last_P], self.count_P[last_P]
         states[name][code_L, f_L] = count_L

@@ -1,5 +1,6 @@
 //! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/columns.py; and what
-//! scoring does row by row (windows, scaling, chart, alarm), each the twin of a module of worker/detection.
+//! scoring does row by row (windows, scaling, chart, alarm, faults of sensors), each the
+//! twin of a module of worker/detection or worker/faults.
 //!
 //! Bytes in, columns out. What is not a plain reading is handed back as it came, for the twin to read or to refuse:
 //! so there is one place that says what a reading is, and this one is only fast.
@@ -14,6 +15,7 @@ mod chart;
 mod json;
 mod reading;
 mod record;
+mod sensors;
 mod stamp;
 mod sums;
 mod visits;
@@ -241,6 +243,7 @@ fn columns(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Decoder>()?;
     module.add_class::<chart::Chart>()?;
     module.add_class::<alarm::Alarm>()?;
+    module.add_class::<sensors::Sensors>()?;
     module.add_function(wrap_pyfunction!(windows::gather, module)?)?;
     module.add_function(wrap_pyfunction!(windows::scale, module)?)
 }
