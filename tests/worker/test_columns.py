@@ -218,6 +218,14 @@ def test_depth_and_number_of_fields_are_bounded_alike(more: str, code: str | Non
     assert (found[1] if isinstance(found[1], str) else None) == code
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"temperature""":1,"flow":2}', '{"temperature"1}', '{"temperature" : 1}', '{"temperature":\t1 }', '{"flow":1'],
+)
+def test_a_name_without_its_colon_is_no_json(text: str) -> None:
+    the_same_in_every_way(many([text.encode()]), ReadingSchema(FEATURES))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_left_to_python_keeps_its_place(way: str) -> None:
     entities = Entities()

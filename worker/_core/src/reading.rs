@@ -80,7 +80,7 @@ impl Schema {
         kafka_ms: i64,
         row_F: &mut [f32],
     ) -> Option<Reading<'a>> {
-        let value = value?;
+        let value = value.filter(|value| value.first().is_some_and(u8::is_ascii))?; // an Arrow stream is not
         if !self.bounds.hold(value) || !(value.is_ascii() || std::str::from_utf8(value).is_ok()) {
             return None;
         }
@@ -96,7 +96,11 @@ impl Schema {
             // Most readings name the features in the model's order.
             json.next_token()?;
             if let Some(next) = self.features.get(expected).filter(|_| self.plain) {
-                if json.word(&self.leads[expected]).is_some() || (json.is_string(next) && json.take(b':').is_some()) {
+                let led = json.word(&self.leads[expected]).is_some();
+                if led || json.is_string(next) {
+                    if !led {
+                        json.take(b':')?;
+                    }
                     json.next_token()?;
                     let value = feature(&mut json)?;
                     if !listed {
