@@ -24,7 +24,7 @@ _TIMESTAMP = {
 _FEATURE = {"description": "null or absent: missing.", "type": ["number", "boolean", "null"]}
 _RECEIVED = ("reading", "feedback", "maintenance")
 _KEYS = {"feedback": "Not looked at.", "maintenance": "Of the work: what is told later under it counts."}
-_REFUSAL = Refusal(PlainRecord("sensor-readings", 0, 0, 0, b"pump-1", b"junk"), "wrong_type", "why", "pressure")
+_REFUSAL = Refusal(PlainRecord("sensor-readings", 0, 0, 0, b"pump-1", b"junk"), "wrong_type", "why", "pressure", (3,))
 
 
 def asyncapi() -> dict[str, Any]:
@@ -50,7 +50,7 @@ def asyncapi() -> dict[str, Any]:
         "reading": {
             "contentType": "application/json",
             "description": "Features by name, or as one array: numbers, booleans, or null (missing). Other fields are "
-            "passed over.",
+            "passed over. Or an Arrow IPC stream of many readings (application/vnd.apache.arrow.stream).",
             "payload": {"anyOf": [
                 {"type": "object", "properties": {"timestamp": _TIMESTAMP}, "additionalProperties": True},
                 {"type": "object", "properties": {
@@ -70,8 +70,9 @@ def asyncapi() -> dict[str, Any]:
         },
         "deadLetter": {
             "contentType": "application/octet-stream",
-            "description": "Key, value and headers as received, and these headers after them.",
-            "headers": _headers(dead_letter("", _REFUSAL), optional=("error.feature",)),
+            "description": "Key, value and headers as received, and these headers after them; of an Arrow stream, "
+            "the rows that source.row names.",
+            "headers": _headers(dead_letter("", _REFUSAL), optional=("error.feature", "source.row")),
             "payload": {},
         },
         "feedback": {

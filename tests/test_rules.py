@@ -113,7 +113,7 @@ def test_neither_program_imports_what_lies_around_it() -> None:
 def test_only_the_ports_of_the_worker_import_kafka() -> None:
     found = {name_of(p) for p in sources("worker") if "kafka" in top(imports(p))}
     outside = {name for name in found if not name.startswith("worker.kafka.")}
-    assert outside == {"worker.delivery.checkpoint", "worker.delivery.work"}     # its errors only
+    assert outside == {"worker.delivery.work"}     # its errors only
 
 
 def test_training_reads_kafka_through_the_worker() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ class Check(cli.Command):
         from worker.daemon import check
 
         log.configure(self.log.model_copy(update={"level": "error"}))
+        # kafka-python speaks of each of its tries; what came of them all, and what to mend, is told in the end.
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(lambda record: not record.name.startswith("kafka."))
         print("\n".join([*check(self), "ok"]))
         return 0
 
@@ -75,7 +79,7 @@ class Score(cli.Command):
 
 class Explain(cli.Command):
     summary: ClassVar[str] = "score one reading again, with what came before it: EVENT_ID or TOPIC/PARTITION/OFFSET"
-    reading: CliPositionalArg[str] = Field(description="An event_id, or topic/partition/offset.")
+    reading: CliPositionalArg[str] = Field(description="An event_id, or topic/partition/offset[/row].")
     version: str = Field("", description="Version or alias. Default: the event's; without one, what is served.")
     history: int = Field(
         20_000, ge=0, description="Records of the partition before it that are read, at most. 0: it alone."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,6 +23,8 @@ from worker.settings import Settings
 from worker.watchdog import Watchdog
 
 Answer = TypeVar("Answer")
+
+SWITCH_SECONDS = 0.0005                 # until kafka-python's threads get their turn; by default Python keeps them 5 ms
 
 
 class Daemon:
@@ -80,6 +83,7 @@ class Daemon:
                 "assigned": source.joined,
                 "output": final.writable,
             }
+            sys.setswitchinterval(SWITCH_SECONDS)
             gc.collect()
             gc.freeze()                     # what lives as long as the process need not be walked again and again
             logger.info("started", topic=settings.input.topic, group=settings.input.group_id)

@@ -10,7 +10,8 @@ from worker.detection.detector import Scores
 from worker.entities import Entities
 from worker.faults.faults import Finding
 from worker.models.artifact import Manifest
-from worker.records import F32, F64, Batch, Contribution, Event, ModelRef, Origin, Severity, event_id, rfc3339
+from worker.places import WHOLE
+from worker.records import F32, F64, Batch, Contribution, Event, ModelRef, Origin, Severity, rfc3339
 from worker.settings import OutputSettings
 
 
@@ -29,18 +30,18 @@ class EventBuilder:
         detected_at = rfc3339(self._now_ms())
         which = np.flatnonzero(scores.anomalous_B)
         columns = (
-            batch.entity_B, batch.partition_B, batch.offset_B, batch.timestamp_ms_B,
+            batch.entity_B, batch.partition_B, batch.offset_B, batch.rows_B, batch.timestamp_ms_B,
             scores.anomaly_score_B, scores.p_value_B, scores.warming_B, scores.imputed_B,
         )
         rows = zip(*(column[which].tolist() for column in columns), strict=True)
         contributions = self._largest(batch.x_BF[which], scores.expected_BF[which], scores.feature_score_BF[which])
-        for (code, partition, offset, timestamp_ms, score, p_value, warming, imputed), largest in zip(
+        for (code, partition, offset, row, timestamp_ms, score, p_value, warming, imputed), largest in zip(
             rows, contributions, strict=True
         ):
-            entity = entities.names[code]
+            entity, source = entities.names[code], _origin(topic, partition, offset, row)
             yield Event(
                 kind="anomaly",
-                event_id=event_id(topic, partition, offset),
+                event_id=source.event_id(),
                 entity=entity,
                 timestamp=rfc3339(timestamp_ms),
                 detected_at=detected_at,
@@ -49,7 +50,7 @@ class EventBuilder:
                 severity=self.severity(score),
                 contributions=largest,
                 model=self._model,
-                source=Origin(topic, partition, offset),
+                source=source,
                 flags=self._flags(entity, warming, imputed),
             )
 
@@ -64,8 +65,9 @@ class EventBuilder:
                 continue
             share = 1 / len(finding.features)
             named = finding.features[: self._settings.contributions]
+            source = _origin(topic, finding.partition, int(batch.offset_B[i]), int(batch.rows_B[i]))
             yield self._fault(
-                topic, finding, entities.names[finding.entity],
+                source, finding, entities.names[finding.entity],
                 score=float(scores.anomaly_score_B[i]),
                 p_value=float(scores.p_value_B[i]),
                 contributions=tuple(self._contribution(batch, scores, i, f, share) for f in named),
@@ -74,15 +76,16 @@ class EventBuilder:
     def silences(self, topic: str, findings: Sequence[Finding], entities: Entities) -> Iterator[Event]:
         """One for each entity that fell silent, about its last reading."""
         for finding in findings:
-            yield self._fault(topic, finding, entities.names[finding.entity], 0.0, 1.0, ())
+            source = Origin.at(topic, finding.partition, finding.offset)
+            yield self._fault(source, finding, entities.names[finding.entity], 0.0, 1.0, ())
 
     def _fault(
-        self, topic: str, finding: Finding, entity: str, score: float, p_value: float,
+        self, source: Origin, finding: Finding, entity: str, score: float, p_value: float,
         contributions: tuple[Contribution, ...],
     ) -> Event:
         return Event(
             kind=finding.kind,
-            event_id=event_id(topic, finding.partition, finding.offset, finding.kind),
+            event_id=source.event_id(finding.kind),
             entity=entity,
             timestamp=rfc3339(max(finding.timestamp_ms, 0)),
             detected_at=rfc3339(self._now_ms()),
@@ -91,7 +94,7 @@ class EventBuilder:
             severity="warning",
             contributions=contributions,
             model=self._model,
-            source=Origin(topic, finding.partition, finding.offset),
+            source=source,
             flags=self._flags(entity),
         )
 
@@ -125,6 +128,10 @@ class EventBuilder:
     def _flags(self, entity: str, warming: bool = False, imputed: bool = False) -> tuple[str, ...]:
         said = {"cold_start": self.is_cold(entity), "warming_up": warming, "imputed": imputed}
         return tuple(flag for flag, holds in said.items() if holds)
+
+
+def _origin(topic: str, partition: int, offset: int, row: int) -> Origin:
+    return Origin(topic, partition, offset, None if row == WHOLE else row)
 
 
 def _shortest(value: np.float32) -> float:

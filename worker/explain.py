@@ -19,7 +19,8 @@ from worker.detection.detector import Detector, Scores
 from worker.entities import Entities
 from worker.errors import InputError, SettingsError
 from worker.kafka import topics
-from worker.records import Batch, Event, Origin, event_id
+from worker.places import MOST_ROWS, WHOLE
+from worker.records import Batch, Event, Origin
 from worker.settings import Settings
 
 CLOSE = 1e-6                            # of the score: another processor adds in another order
@@ -71,7 +72,7 @@ class Explanation:
 
 
 def wanted(settings: Settings, text: str) -> Found:
-    """An event_id, or topic/partition/offset, → where the reading lies, and its event.
+    """An event_id, or topic/partition/offset (and /row), → where the reading lies, and its event.
 
     Raises SettingsError for what is neither, InputError where the output topic has no such event.
     """
@@ -79,14 +80,14 @@ def wanted(settings: Settings, text: str) -> Found:
         identity, origin = UUID(text), None
     except ValueError:
         origin = _origin(text)
-        identity = event_id(origin.topic, origin.partition, origin.offset)
+        identity = origin.event_id()
     event = _event(settings, identity)
     if origin is not None:
         return Found(origin, event)
     if event is None:
         raise InputError(
             f"topic {settings.output.topic!r} holds no event {text}; has it expired? Where its reading lies is enough: "
-            "zmu-worker explain TOPIC/PARTITION/OFFSET"
+            "zmu-worker explain TOPIC/PARTITION/OFFSET (and /ROW, of an Arrow record)"
         )
     return Found(event.source, event)
 
@@ -108,27 +109,32 @@ def explain(settings: Settings, found: Found, detector: Detector, history: int) 
                 "more)"
             )
         start = max(first, origin.offset - history)
+        whole = start == first == 0
         for records in topic.records({origin.partition: (start, origin.offset + 1)}):
             batch, refused = decoder.decode(records)
             for refusal in refused:
-                if refusal.record.offset == origin.offset:
+                if refusal.record.offset == origin.offset and (not refusal.rows or origin.row in refusal.rows):
                     raise InputError(f"the record is no reading: {refusal.code}: {refusal.message}")
             parts.append(batch)
-    batch = _joined(parts)
-    if not len(batch) or batch.offset_B[-1] != origin.offset:
+            # A record may hold many readings: what is kept is bounded by their number.
+            while sum(map(len, parts[1:])) > history + MOST_ROWS:
+                del parts[0]
+                whole = False
+    upto = _upto(Batch.joined(parts), origin) if parts else None
+    if upto is None:
         raise InputError(f"{origin.topic}/{origin.partition} has no record at offset {origin.offset}")
-    batch = batch.take(batch.entity_B == batch.entity_B[-1])
+    batch = upto.take(upto.entity_B == upto.entity_B[-1])
     return Explanation(
         found, entities.names[int(batch.entity_B[-1])], detector.manifest.features, detector.manifest.version, batch,
-        detector.score_history(batch), whole=start == first == 0,
+        detector.score_history(batch), whole,
     )
 
 
 def _origin(text: str) -> Origin:
-    topic, *place = text.rsplit("/", 2)
-    if len(place) != 2 or not all(part.isdecimal() for part in place):
-        raise SettingsError(f"{text!r} is neither an event_id nor topic/partition/offset")
-    return Origin(topic, int(place[0]), int(place[1]))
+    topic, *place = text.split("/")         # which no topic's name has
+    if len(place) not in (2, 3) or not all(part.isdecimal() for part in place):
+        raise SettingsError(f"{text!r} is neither an event_id nor topic/partition/offset, with /row of an Arrow record")
+    return Origin(topic, *map(int, place))
 
 
 def _event(settings: Settings, identity: UUID) -> Event | None:
@@ -153,6 +159,18 @@ def _decoded(value: bytes | None, fits: Callable[[Event], bool]) -> Event | None
     return event if fits(event) else None
 
 
-def _joined(parts: list[Batch]) -> Batch:
-    names = ("x_BF", "entity_B", "timestamp_ms_B", "partition_B", "offset_B")
-    return Batch(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+def _upto(batch: Batch, origin: Origin) -> Batch | None:
+    """The readings up to the one in question, it the last; None where its record is none.
+
+    Raises InputError where the record has other rows.
+    """
+    here_B = batch.offset_B == origin.offset
+    at = np.flatnonzero(here_B & (batch.rows_B == (WHOLE if origin.row is None else origin.row)))
+    if len(at):
+        return batch.take(slice(0, int(at[-1]) + 1))
+    if not here_B.any():
+        return None
+    place, last = f"{origin.topic}/{origin.partition}/{origin.offset}", int(batch.rows_B[here_B].max())
+    if last == WHOLE:
+        raise InputError(f"{place} is one reading and has no rows: leave out /{origin.row}")
+    raise InputError(f"{place} is an Arrow record of many readings: name a row of it, {place}/0 to {place}/{last}")

@@ -27,7 +27,7 @@ svg{display:block;width:100%;min-width:540px;height:auto}"""
 
 def lines(found: Explanation) -> Iterator[str]:
     origin, event = found.found.origin, found.found.event
-    yield f"reading     {origin.topic}/{origin.partition}/{origin.offset} of {found.entity}, {_when(found)}"
+    yield f"reading     {origin} of {found.entity}, {_when(found)}"
     yield f"version     {found.version}"
     yield f"before it   {len(found.batch) - 1:,} readings of {found.entity}"
     told = "" if event is None else f"; the event says {event.anomaly_score!r}"
@@ -61,7 +61,7 @@ def page(found: Explanation) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(found.entity)}</title><style>{STYLE}</style></head><body><main>"
         f"<h1>{escape(found.entity)} at {escape(_when(found))}</h1>"
-        f'<p class="soft">{escape(f"{origin.topic}/{origin.partition}/{origin.offset}")}, version '
+        f'<p class="soft">{escape(str(origin))}, version '
         f"{escape(found.version)}, {escape(told)}. Blue is actual, orange is expected; the last point is the reading, "
         f"before it the newest {len(scores) - 1} of its entity.</p>{''.join(figures)}</main></body></html>\n"
     )

@@ -166,8 +166,9 @@ class OutputSettings(Section):
     )
     commit_interval_ms: Annotated[int, Field(ge=1, le=5_000)] = Field(
         100,
-        description="Milliseconds that a transaction stays open, where delivery is exactly-once. Shorter: events show "
-        "sooner; each commit costs the brokers tens of requests.",
+        description="Milliseconds between two commits of offsets. With at-least-once events do not wait for it; "
+        "shorter: a crash repeats less. With exactly-once it is how long a transaction stays open; shorter: events "
+        "show sooner; each commit costs the brokers tens of requests.",
     )
     transactional_id: str | None = Field(
         None,

@@ -83,6 +83,7 @@ class Loop:
 
     def _leave(self) -> None:
         """After the last batch: what the next owner needs, so that it has nothing to read again."""
+        self._rebalance(self._checkpoint.finish())
         try:
             self._partitions.last_snapshots()
             deadline = self._clock() + LAST_SNAPSHOT_SECONDS
@@ -91,7 +92,7 @@ class Loop:
                 self._rebalance(self._checkpoint.rebalanced(self._source.idle()))
                 self._rebalance(self._checkpoint.settle())
             held = self._partitions.held()
-            self._checkpoint.complete([], held, self._partitions.notes(held))
+            self._rebalance(self._checkpoint.complete([], held, self._partitions.notes(held)))
         except (BrokerError, Stopped) as error:
             self._metrics.survived("snapshot", error)   # the one before it still counts
         self._checkpoint.finish()
@@ -112,6 +113,8 @@ class Loop:
         self._rebalance(self._checkpoint.settle())
 
     def _fetch(self) -> Fetched:
+        if self._source.leaving:                # what is done here is not for another to do again
+            self._rebalance(self._checkpoint.finish())
         batch = self._settings.batch
         idle_seconds = min(IDLE_SECONDS, self._checkpoint.due_seconds)
         fetched = self._source.poll(batch.max_records, batch.max_wait_ms / 1000, idle_seconds)
@@ -164,9 +167,9 @@ class Loop:
         self, messages: Sequence[Message], offsets: Mapping[int, int], then: Callable[[], None] = lambda: None
     ) -> None:
         sent = self._metrics.tracing.sent(messages)
-        completed = self._checkpoint.complete(sent, offsets, self._partitions.notes(offsets), then)
-        self._partitions.committed(offsets, completed.committed)
-        self._rebalance(completed.changes)
+        changes = self._checkpoint.complete(sent, offsets, self._partitions.notes(offsets), then)
+        self._partitions.done(offsets)
+        self._rebalance(changes)
 
     def _tend(self) -> None:
         """Once a second or so: what no reading tells."""

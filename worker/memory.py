@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
+from worker.errors import BrokerError
 from worker.kafka.offsets import Start
 from worker.kafka.sink import Failed, Message
 from worker.records import PlainRecord, Record
-from worker.source import Change, Fetched, Pledge
+from worker.source import Change, CommitLost, Fetched, Pledge
 from worker.state.restore import Loaded
 from worker.state.snapshots import Row, pack
 
@@ -49,6 +50,13 @@ class MemorySource:
         self.committed.update(offsets)
         self.notes.update(notes)
 
+    def begin_commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> Failed | Acknowledged:
+        try:
+            self.commit(offsets, notes)
+        except (CommitLost, BrokerError) as error:
+            return Failed(error)
+        return Acknowledged()
+
     def member(self) -> object:
         return self
 
@@ -60,6 +68,10 @@ class MemorySource:
 
     def assignment(self) -> Collection[int]:
         return set(self._partitions) if self.joined else set()
+
+    @property
+    def leaving(self) -> bool:
+        return False
 
     def ends(self) -> Mapping[int, int]:
         return {partition: len(log) for partition, log in self._partitions.items()}

@@ -136,13 +136,14 @@ class Metrics:
 
     def records_refused(self, refused: Iterable[Refusal]) -> None:
         for refusal in refused:
-            self._refused.labels(refusal.code).inc()
+            self._refused.labels(refusal.code).inc(refusal.readings)
             self._log.debug(
                 "record refused",
                 code=refusal.code,
                 message=refusal.message,
                 partition=refusal.record.partition,
                 offset=refusal.record.offset,
+                readings=refusal.readings,
             )
 
     def batch_scored(self, model_version: str, score_B: F64, warming: int) -> None:
@@ -189,14 +190,16 @@ class Metrics:
             self._produced.labels(topic).inc(count)
 
     def batch_done(self, timestamp_ms_B: I64) -> None:
-        """Everything that a batch said is on its topics, and its offsets are committed."""
+        """Subscribers can read everything that a batch said."""
         # A clock ahead of ours must not give a negative latency.
         observe_all(self._latency, np.maximum(time.time() - timestamp_ms_B / 1000, 0.0), LATENCY_SECONDS)
 
     def inflight(self, records: int) -> None:
         self._inflight.set(records)
 
-    def committed(self) -> None:
+    def committed(self, seconds: float) -> None:
+        """seconds: from the request to the answer."""
+        self._stage.labels("commit").observe(seconds)
         self._commits.labels("ok").inc()
         self._last_processed.set(time.time())
 
@@ -205,10 +208,9 @@ class Metrics:
         self.survived("commit", error)
 
     def transaction_committed(self, seconds: float) -> None:
-        """seconds: from the request to the answer."""
+        """seconds: as for committed."""
         self._transactions.labels("committed").inc()
-        self._stage.labels("commit").observe(seconds)
-        self.committed()
+        self.committed(seconds)
 
     def transaction_aborted(self) -> None:
         """Given up because partitions went."""

@@ -139,7 +139,7 @@ class OpenTelemetry:
             links = [Link(batch.get_span_context())]
         span = self._tracer.start_span(f"send {message.topic}", parent, SpanKind.PRODUCER, links=links)
         if span.is_recording():
-            span.set_attributes(self._of_message(message, f"{source.topic}/{source.partition}/{source.offset}"))
+            span.set_attributes(self._of_message(message, str(source)))
         self._open.append(span)
         carrier = list(message.headers)
         propagate.inject(carrier, trace.set_span_in_context(span, parent), _WRITE)

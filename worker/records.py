@@ -17,6 +17,9 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from worker import places
+from worker.places import WHOLE
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
@@ -64,9 +67,20 @@ class Batch:
     timestamp_ms_B: I64         # of the reading, ms since the epoch
     partition_B: I32
     offset_B: I64
+    row_B: I32 | None = None    # of the reading in its record, WHOLE where it is all of it; None: WHOLE throughout
 
     def __len__(self) -> int:
         return len(self.offset_B)
+
+    @property
+    def rows_B(self) -> I32:
+        """row_B, written out."""
+        return np.full(len(self), WHOLE, np.int32) if self.row_B is None else self.row_B
+
+    @property
+    def place_B(self) -> I64:
+        """Offset and row as one number: see worker/places.py."""
+        return self.offset_B if self.row_B is None else places.of(self.offset_B, self.row_B)
 
     def slices(self, rows: int) -> Iterator[Batch]:
         """In order, of so many readings at most."""
@@ -77,23 +91,38 @@ class Batch:
         """The readings that a slice, an index or a mask picks."""
         return Batch(
             self.x_BF[which], self.entity_B[which], self.timestamp_ms_B[which],
-            self.partition_B[which], self.offset_B[which],
+            self.partition_B[which], self.offset_B[which], None if self.row_B is None else self.row_B[which],
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Batch]) -> Batch:
+        """One after the other; parts: at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = None if all(part.row_B is None for part in parts) else np.concatenate([part.rows_B for part in parts])
+        names = ("x_BF", "entity_B", "timestamp_ms_B", "partition_B", "offset_B")
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}, row_B=rows)
 
 
 REASONS = (
-    "empty", "too_large", "too_deep", "too_many_fields", "invalid_json", "wrong_type", "wrong_length", "no_features",
-    "non_finite", "bad_entity", "bad_timestamp", "corrupt_batch",
+    "empty", "too_large", "too_deep", "too_many_fields", "invalid_json", "invalid_arrow", "no_pyarrow", "wrong_type",
+    "wrong_length", "no_features", "non_finite", "bad_entity", "bad_timestamp", "corrupt_batch",
 )  # fmt: skip
 
 
 class Refusal(NamedTuple):
-    """A record that is no reading, and why."""
+    """A record that is no reading, and why; or rows of a record that are none."""
 
-    record: Record
+    record: Record                      # its value: of rows, an Arrow stream of these rows only
     code: str                           # of REASONS
     message: str
     feature: str | None = None
+    rows: tuple[int, ...] = ()          # of the record as received; none: all of it
+
+    @property
+    def readings(self) -> int:
+        """Number of readings that are lost with it; a record that cannot be read counts as one."""
+        return len(self.rows) or 1
 
 
 class Contribution(msgspec.Struct, frozen=True):
@@ -111,12 +140,27 @@ class ModelRef(msgspec.Struct, frozen=True):
     sha256: Annotated[str, Meta(description="Of the model's weights.")]
 
 
-class Origin(msgspec.Struct, frozen=True):
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the reading lies in Kafka."""
 
     topic: str
     partition: int
     offset: int
+    row: Annotated[int | None, Meta(description="Of a record that holds many readings (Arrow): from 0 on.")] = None
+
+    @classmethod
+    def at(cls, topic: str, partition: int, place: int) -> Origin:
+        """place: see worker/places.py."""
+        offset, row = places.parts(place)
+        return cls(topic, partition, offset, None if row == WHOLE else row)
+
+    def event_id(self, kind: str = "anomaly") -> UUID:
+        return event_id(self.topic, self.partition, self.offset, kind, self.row)
+
+    def __str__(self) -> str:
+        """TOPIC/PARTITION/OFFSET, and /ROW where there is one."""
+        where = f"{self.topic}/{self.partition}/{self.offset}"
+        return where if self.row is None else f"{where}/{self.row}"
 
 
 Kind = Literal["anomaly", "stuck", "silent", "out_of_range", "missing"]
@@ -128,7 +172,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: Literal[1] = 1
     kind: Kind
-    event_id: Annotated[UUID, Meta(description="uuid5 of the reading's topic, partition and offset: equal on replay.")]
+    event_id: Annotated[UUID, Meta(description="uuid5 of the reading's place (`source`): equal on replay.")]
     entity: str
     timestamp: Annotated[str, Meta(description="Of the reading: RFC 3339, UTC, milliseconds.")]
     detected_at: Annotated[str, Meta(description="When it was scored: RFC 3339, UTC, milliseconds.")]
@@ -141,9 +185,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     flags: Annotated[tuple[str, ...], Meta(description="cold_start, warming_up, imputed, …")] = ()
 
 
-def event_id(topic: str, partition: int, offset: int, kind: str = "anomaly") -> UUID:
+def event_id(topic: str, partition: int, offset: int, kind: str = "anomaly", row: int | None = None) -> UUID:
     """The same reading gives the same id on every replay; kinds other than `anomaly` have ids of their own."""
-    name = f"kafka:{topic}/{partition}/{offset}"
+    name = f"kafka:{topic}/{partition}/{offset}" if row is None else f"kafka:{topic}/{partition}/{offset}/{row}"
     return uuid5(NAMESPACE_URL, name if kind == "anomaly" else f"{name}#{kind}")
 
 

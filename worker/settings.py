@@ -169,7 +169,9 @@ class BatchSettings(Section):
         8192, description="Readings scored at once, at most. Larger: more throughput, more memory."
     )
     max_wait_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        5, description="Milliseconds that the first reading of a batch waits for others. 0: never wait."
+        5,
+        description="Milliseconds that the first reading of a batch waits for others, where more are known to be on "
+        "the topic. 0: never wait.",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from worker.kafka.batches import RecordBatch
 from worker.kafka.offsets import Start
+from worker.kafka.sink import Receipt
 from worker.records import Record
 
 
@@ -49,7 +50,9 @@ class Source(Protocol):
     topic: str
 
     def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
-        """Waits up to idle_seconds for a first record, then up to max_wait_seconds for a full batch."""
+        """Waits up to idle_seconds for a first record; then, while there are more, up to max_wait_seconds for a full
+        batch.
+        """
 
     def start(self, partition: int) -> Start:
         """After an `assigned`: where to go on. The caller seeks. Raises BrokerError, CommitLost."""
@@ -62,6 +65,9 @@ class Source(Protocol):
         Raises CommitLost where the partitions have moved on, and BrokerError.
         """
 
+    def begin_commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> Receipt:
+        """As commit, without waiting: the errors that commit raises are the receipt's. One at a time."""
+
     def member(self) -> object:
         """Who we are in the group now; another one after each rebalance."""
 
@@ -72,6 +78,10 @@ class Source(Protocol):
         """Keeps membership while the output is slow, and takes no record."""
 
     def assignment(self) -> Collection[int]: ...
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the next poll may take partitions away, so that what was read is to be committed before."""
 
     @property
     def joined(self) -> bool:

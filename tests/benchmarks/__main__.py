@@ -1,6 +1,6 @@
 """make bench: all of it, or what is named.
 
-    python -m tests.benchmarks [throughput|processes|cost|training|gpu [OPTION …]]
+    python -m tests.benchmarks [throughput|processes|cost|arrow|training|gpu [OPTION …]]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ BENCHES = {
     "throughput": "tests.benchmarks.throughput",
     "processes": "tests.benchmarks.processes",
     "cost": "tests.benchmarks.cost",
+    "arrow": "tests.benchmarks.arrow",
     "training": "tests.benchmarks.training_speed",
     "gpu": "tests.benchmarks.gpu",
 }

@@ -29,10 +29,13 @@ class PromQLError(Exception):
 
 
 class Prometheus:
-    """A context manager. targets: addresses by the name of the job that scrapes them."""
+    """A context manager. targets: addresses by the name of the job that scrapes them.
 
-    def __init__(self, folder: Path, targets: Mapping[str, str]) -> None:
-        self._folder, self._targets = folder, targets
+    alertmanager: the address of one that is told of alerts, and these do not wait for what they notice to last.
+    """
+
+    def __init__(self, folder: Path, targets: Mapping[str, str], alertmanager: str | None = None) -> None:
+        self._folder, self._targets, self._alertmanager = folder, targets, alertmanager
         self._address = f"127.0.0.1:{free_port('127.0.0.1')}"
 
     @staticmethod
@@ -41,7 +44,7 @@ class Prometheus:
 
     def __enter__(self) -> Prometheus:
         config = self._folder / "prometheus.json"                           # JSON is YAML
-        config.write_text(json.dumps(_local(self._targets)))
+        config.write_text(json.dumps(self._configuration()))
         self._log = (self._folder / "prometheus.log").open("w")
         self._process = subprocess.Popen(
             [
@@ -81,6 +84,19 @@ class Prometheus:
         """Every rule with its health and, for alerts, its state."""
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
+    def _configuration(self) -> dict[str, Any]:
+        config = _local(self._targets)
+        if self._alertmanager is None:
+            del config["alerting"]
+            return config
+        (receiver,) = config["alerting"]["alertmanagers"]
+        receiver["static_configs"] = [{"targets": [self._alertmanager]}]
+        for path in RULES.glob("*.yml"):
+            hurried = re.sub(r"^ +for: .*\n", "", path.read_text(), flags=re.MULTILINE)
+            (self._folder / path.name).write_text(hurried)
+        config["rule_files"] = [str(self._folder / "*.yml")]
+        return config
+
     def _get(self, path: str, **parameters: str) -> Any:
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
@@ -112,7 +128,6 @@ def _local(targets: Mapping[str, str]) -> dict[str, Any]:
     config["global"] |= {"scrape_interval": SCRAPE_INTERVAL, "scrape_timeout": SCRAPE_INTERVAL}
     config["global"]["evaluation_interval"] = "1s"
     config["rule_files"] = [str(RULES / "*.yml")]
-    config.pop("alerting", None)
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     for name, address in targets.items():
         del jobs[name]["dns_sd_configs"]

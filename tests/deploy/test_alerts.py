@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tests.deploy.promql import DEPLOY, RULES, SCRAPE_LABELS, Alert, alerts, grouped, rules, selectors, served
+from tests.documents import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
 UNIT_TESTS = sorted((Path(__file__).parent / "alerts").glob("*.yml"))
 each_alert = pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
 
@@ -83,6 +83,16 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(alert: Alert) -> None:
     assert "**Do**" in section
 
 
+def test_the_runbooks_command_makes_links_of_it(tmp_path: Path) -> None:
+    (command,) = (b.text for b in blocks(ROOT / "docs/runbook.md") if b.language == "sh")
+    copy = tmp_path / RULES.relative_to(ROOT)
+    shutil.copytree(RULES, copy)
+    subprocess.run(["bash", "-euc", command], cwd=tmp_path, check=True)
+    links = re.findall(r"runbook_url: (\S+)", "".join(path.read_text() for path in copy.glob("*.yml")))
+    assert len(links) == len(alerts())
+    assert all(re.fullmatch(r"https://docs\.example\.com/zmu/runbook\.html#zmu\w+", link) for link in links)
+
+
 def test_the_runbook_names_no_alert_that_is_none() -> None:
     assert {name for name in sections() if name.startswith("Zmu")} == {alert.name for alert in alerts()}
 
@@ -139,3 +149,10 @@ def test_alertmanagers_example_routes_pages_apart() -> None:
             capture_output=True, text=True, check=True,
         )
         assert routed.stdout.strip() == receiver
+
+
+def test_alertmanager_takes_the_receivers_that_the_example_suggests(tmp_path: Path) -> None:
+    filled = re.sub(r"^    # ", "    ", (DEPLOY / "prometheus" / "alertmanager.yml").read_text(), flags=re.MULTILINE)
+    assert {"pagerduty_configs", "slack_configs"} <= {k for r in yaml.safe_load(filled)["receivers"] for k in r}
+    (tmp_path / "alertmanager.yml").write_text(filled)
+    done(tool("amtool", "prometheus-alertmanager"), "check-config", str(tmp_path / "alertmanager.yml"))

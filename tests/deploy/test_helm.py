@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
-import subprocess
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.deploy.promql import DASHBOARDS, DEPLOY, rules
+from tests.deploy.chart import CHART, KUBERNETES, VALUES, Manifest, helm, kinds, manifests, named, template
+from tests.deploy.promql import DASHBOARDS, DEPLOY
 from training.__main__ import Run as TrainingRun
 from worker import cli
 from worker.__main__ import Run as WorkerRun
 
-CHART = DEPLOY / "helm" / "zmu"
-VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
-KUBERNETES = "1.34.0"
 OF_OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject"}     # no schema of Kubernetes'
 
 each_values = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem.removesuffix("-values"))
 pytestmark = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
-
-Manifest = dict[str, Any]
-
-
-def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["helm", *arguments], capture_output=True, text=True, check=False)
-
-
-def template(values: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return helm("template", "plant", str(CHART), "--kube-version", KUBERNETES, "-f", str(values), *arguments)
-
-
-@functools.cache
-def manifests(values: Path) -> list[Manifest]:
-    rendered = template(values)
-    assert rendered.returncode == 0, rendered.stderr
-    return [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
-
-
-def kinds(values: Path) -> dict[str, Manifest]:
-    """The manifest of each kind of which there is one."""
-    found = manifests(values)
-    return {m["kind"]: m for m in found if [other["kind"] for other in found].count(m["kind"]) == 1}
-
-
-def named(name: str) -> Path:
-    return CHART / "ci" / f"{name}-values.yaml"
-
 
 def pods(values: Path) -> dict[str, Manifest]:
     """Pod specs by component."""
@@ -196,29 +163,25 @@ def test_keda_scales_on_the_workers_own_group() -> None:
     assert trigger["metadata"]["limitToPartitionsWithLag"] == "true"
 
 
+def test_traces_leave_where_they_are_made_and_nowhere_else() -> None:
+    """OpenTelemetry's own variable says where they go: the policy opens that port."""
+    policy = kinds(named("production"))["NetworkPolicy"]["spec"]
+    (container,) = pods(named("production"))["worker"]["containers"]
+    (endpoint,) = [v["value"] for v in container["env"] if v["name"] == "OTEL_EXPORTER_OTLP_ENDPOINT"]
+    collector = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tracing"}}}]
+    port = int(endpoint.rpartition(":")[2])
+    opened = {"ports": [{"port": port, "protocol": "TCP"}], "to": collector}
+    assert settings(named("production"))["ZMU_TRACES__ENABLED"] == "true"
+    assert policy["egress"].count(opened) == 1
+
+    untraced = kinds(named("minimal"), "--set", "networkPolicy.enabled=true")["NetworkPolicy"]["spec"]["egress"]
+    assert [rule["port"] for peers in untraced for rule in peers["ports"]] == [53, 53, 9092]
+
+
 def test_a_gpu_is_a_limit_and_the_device() -> None:
     (container,) = pods(named("gpu"))["worker"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert {"name": "ZMU_DEVICE", "value": "cuda"} in container["env"]
-
-
-def test_the_rules_are_those_of_this_project() -> None:
-    groups = kinds(named("production"))["PrometheusRule"]["spec"]["groups"]
-    names = [rule.get("alert") or rule["record"] for group in groups for rule in group["rules"]]
-    ours = [rule.get("alert") or rule["record"] for rule in rules()]
-    assert names[: len(ours)] == ours
-    assert set(names[len(ours) :]) == {"ZmuTrainingFailing", "ZmuTrainingOverdue"}      # of the CronJob
-    links = {rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule}
-    assert all(link.startswith("https://docs.example.com/zmu/runbook.html#zmu") for link in links)
-
-
-def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool (Debian's package prometheus) is not installed")
-    file = tmp_path / "rules.json"
-    file.write_text(json.dumps({"groups": kinds(named("production"))["PrometheusRule"]["spec"]["groups"]}))
-    checked = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_dashboards_are_those_of_this_project() -> None:
@@ -246,6 +209,8 @@ def test_the_scraped_labels_are_those_that_dashboards_choose_by() -> None:
         ("worker.replica=3", "replica"),
         ("autoscaling.type=vpa", "/autoscaling/type"),
         ("training.schedule=daily", "/training/schedule"),
+        ("training.overdueSeconds=12h", "/training/overdueSeconds"),
+        ("networkPolicy.traces.ports={otlp}", "/networkPolicy/traces/ports/0"),
     ],
 )
 def test_the_schema_says_what_is_wrong(argument: str, said: str) -> None:

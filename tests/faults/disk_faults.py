@@ -17,10 +17,13 @@ from tests.faults.oracle import Expected, judge
 from tests.faults.site import Site
 from tests.faults.table import Tried
 from tests.programs import until
-from worker.kafka.rawfetch import _HEADER, _Header, _next
+from worker.kafka.heads import HEADER, Header, next_batch
 
-# The byte of a batch, and the bits of it. Of all but the length and the first offset, which the broker itself goes by.
-FLIPS = {"value": (90, 0x04), "time stamp": (30, 0x10), "checksum": (18, 0x80), "count": (60, 0x01)}
+# The byte of a batch, and the bits of it. Of all but the length, which the broker itself goes by.
+FLIPS = {
+    "value": (90, 0x04), "time stamp": (30, 0x10), "checksum": (18, 0x80), "count": (60, 0x01),
+    "first offset": (7, 0x80),          # of those from 128 on it leads back, and the broker finds it no more by its own
+}
 
 
 READ = 80                               # offsets of a partition that are behind the group by then
@@ -35,16 +38,16 @@ class Segment(NamedTuple):
     def of(cls, broker: EmbeddedBroker, topic: str, partition: int) -> Segment:
         return cls(broker.folder / "data" / f"{topic}-{partition}" / f"{0:020}.log")
 
-    def batches(self) -> list[tuple[int, _Header]]:
+    def batches(self) -> list[tuple[int, Header]]:
         """Where each begins, and its head."""
         log = memoryview(self.path.read_bytes())
         found, at = [], 0
-        while (raw := _next(log, at)) is not None:
-            found.append((at, _Header._make(_HEADER.unpack_from(raw))))
+        while (raw := next_batch(log, at)) is not None:
+            found.append((at, Header._make(HEADER.unpack_from(raw))))
             at += len(raw)
         return found
 
-    def middle(self) -> tuple[int, _Header]:
+    def middle(self) -> tuple[int, Header]:
         """Of what the group has not read."""
         unread = [(at, head) for at, head in self.batches() if head.base_offset >= READ]
         return unread[len(unread) // 2]

@@ -83,21 +83,28 @@ def parts(hook: Hook | None) -> Parts:
             passing.by("assigned")
             return super().start(partition)
 
-        def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        def begin_commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> Receipt:
             passing.by("acknowledged")
             while passing.stuck == "hang":
                 time.sleep(1)
-            super().commit(offsets, notes)
-            passing.by("committed")
+            return Committing(super().begin_commit(offsets, notes))
+
+    class Committing:
+        def __init__(self, receipt: Receipt) -> None:
+            self._receipt, self.error = receipt, receipt.error
+
+        def done(self) -> bool:
+            done = self._receipt.done()
+            if done:
+                passing.by("committed")
+            return done
 
     class Plain(KafkaSink):
         def send(self, message: Message) -> Receipt:
             passing.by("sending")
-            return super().send(message)
-
-        def flush(self, timeout_seconds: float) -> None:
+            receipt = super().send(message)
             passing.by("sent")
-            super().flush(timeout_seconds)
+            return receipt
 
     class Transactional(KafkaTransactions):
         def send(self, message: Message) -> Receipt:

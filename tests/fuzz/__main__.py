@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.fuzz import decoders, others
+from tests.fuzz import decoders, others, streams
 from tests.pages import write_part
 from tests.programs import ROOT
 
@@ -26,13 +26,16 @@ HANG_SECONDS = 60                       # a round takes a hundredth of a second
 TARGETS: Mapping[str, Callable[[random.Random], int]] = {
     "readings": decoders.readings,
     "batches": decoders.batches,
+    "streams": streams.streams,
     "settings": others.settings,
     "models": others.models,
     "feedback": others.feedback,
     "state": others.state,
 }
 # Of the inputs asked for, which are decoder inputs: the rest comes on top.
-SHARES = {"readings": 0.8, "batches": 0.2, "settings": 0.002, "models": 0.002, "feedback": 0.1, "state": 0.1}
+SHARES = {
+    "readings": 0.8, "batches": 0.2, "streams": 0.1, "settings": 0.002, "models": 0.002, "feedback": 0.1, "state": 0.1,
+}
 
 
 class Tried(NamedTuple):

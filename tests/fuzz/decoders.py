@@ -13,7 +13,8 @@ from tests.fuzz.corpus import bent
 from tests.worker.record_batches import Content, Kind, batch_of, fetched, marker_of, signed
 from worker import compiled
 from worker.codec.columns import ColumnDecoder, Decoded
-from worker.codec.readings import FLOAT32_MAX, ReadingSchema
+from worker.codec.readings import ReadingSchema
+from worker.codec.rules import FLOAT32_MAX
 from worker.entities import Entities
 from worker.errors import StreamError
 from worker.kafka import damage
@@ -47,7 +48,7 @@ def readings(chance: random.Random) -> int:
     ]
     raw, _ = batch_of(contents, 7, Kind(codec=chance.choice((0, 0, 0, 1, 2, 3, 4))))
     (batch,) = fetched(WholeBatches, raw).take(None)
-    outcomes = {way: _decoded(way, schema, [batch]) for way in ways()}
+    outcomes = {way: decoded_by(way, schema, [batch]) for way in ways()}
     assert len(set(outcomes.values())) == 1, outcomes
     return AT_ONCE
 
@@ -75,7 +76,7 @@ def batches(chance: random.Random) -> int:
         pass                            # a codec that nobody knows; a length that leads nowhere
     assert all(refusal.record.offset >= part.fetch_offset for refusal in damage.refusals(found))
     for batch in found:
-        outcomes = {way: _decoded(way, schema, [batch]) for way in ways()}
+        outcomes = {way: decoded_by(way, schema, [batch]) for way in ways()}
         assert len(set(outcomes.values())) == 1, outcomes
     return 1
 
@@ -97,7 +98,7 @@ def _run(chance: random.Random) -> bytes:
     return raw
 
 
-def _decoded(way: str, schema: ReadingSchema, given: list[RecordBatch]) -> Outcome:
+def decoded_by(way: str, schema: ReadingSchema, given: list[RecordBatch]) -> Outcome:
     decoder, entities = _decoder(way, schema)
     if len(entities) > MOST_ENTITIES:           # what was seen before must not count for what comes of an input
         _decoder.cache_clear()
@@ -107,9 +108,10 @@ def _decoded(way: str, schema: ReadingSchema, given: list[RecordBatch]) -> Outco
         return (str(error),)
     _is_sound(decoded)
     batch = decoded.batch
-    refused = sorted((why.record.offset, why.code, why.message, why.feature) for why in decoded.refused)
+    refused = sorted((why.record.offset, why.code, why.message, why.feature, why.rows) for why in decoded.refused)
     return (
-        batch.x_BF.tobytes(), batch.timestamp_ms_B.tobytes(), batch.offset_B.tobytes(), batch.partition_B.tobytes(),
+        batch.x_BF.tobytes(), batch.timestamp_ms_B.tobytes(), batch.offset_B.tobytes(), batch.rows_B.tobytes(),
+        batch.partition_B.tobytes(),
         tuple(entities.names[code] for code in batch.entity_B), tuple(refused), decoded.value_bytes,
     )
 

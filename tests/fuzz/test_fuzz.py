@@ -10,7 +10,10 @@ import pytest
 from tests.fuzz.__main__ import TARGETS, Tried, fuzz, write
 from tests.fuzz.corpus import SEEDS, bent
 
-INPUTS = {"readings": 8_000, "batches": 400, "settings": 25, "models": 60, "feedback": 2_000, "state": 2_000}
+INPUTS = {
+    "readings": 8_000, "batches": 400, "streams": 4_000, "settings": 25, "models": 60, "feedback": 2_000,
+    "state": 2_000,
+}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,10 +19,10 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
-from deploy.demo.broker import free_port
 from tests import factory, kafka
+from tests.deploy.alertmanager import Alertmanager
 from tests.documents import ROOT, blocks
-from tests.programs import Program, parsed, until, worker_environment
+from tests.programs import Program, parsed, worker_environment
 
 DOCS = ROOT / "docs"
 ASYNCAPI = json.loads((DOCS / "asyncapi.json").read_text())
@@ -108,27 +107,12 @@ def test_python_tells_what_is_wrong_now(written: Written) -> None:
 
 def test_incidents_become_alerts(written: Written, tmp_path: Path) -> None:
     """In a real Alertmanager: the open one fires, the closed one does not."""
-    if shutil.which("prometheus-alertmanager") is None:
+    if not Alertmanager.there():
         pytest.skip("prometheus-alertmanager (Debian's package of that name) is not installed")
     (example,) = examples("python", "Alertmanager")
-    address = f"127.0.0.1:{free_port('127.0.0.1')}"
-    alertmanager = subprocess.Popen(
-        [
-            "prometheus-alertmanager",
-            f"--config.file={ROOT / 'deploy/prometheus/alertmanager.yml'}",
-            f"--storage.path={tmp_path}",
-            f"--web.listen-address={address}",
-            "--cluster.listen-address=",
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: _alerts(address) is not None, 20)
-        written.python(example, ALERTMANAGER=f"http://{address}")
-        alerts = _alerts(address) or []
-    finally:
-        alertmanager.terminate()
-        alertmanager.wait(20)
+    with Alertmanager(tmp_path) as alertmanager:
+        written.python(example, ALERTMANAGER=f"http://{alertmanager.address}")
+        alerts = alertmanager.alerts()
     (alert,) = alerts
     assert (alert["labels"]["alertname"], alert["labels"]["entity"]) == ("ZmuIncident", "pump-9")
     assert "pressure" in alert["annotations"]["summary"]
@@ -183,15 +167,6 @@ def _kcat(example: str) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
-
-
-def _alerts(address: str) -> list[dict[str, Any]] | None:
-    try:
-        with urllib.request.urlopen(f"http://{address}/api/v2/alerts", timeout=5) as answer:
-            found: list[dict[str, Any]] = json.load(answer)
-            return found
-    except OSError:
-        return None
 
 
 def _schema(given: dict[str, Any]) -> dict[str, Any]:

@@ -148,9 +148,9 @@ def test_an_unreachable_broker(plant: Plant) -> None:
         environment = {**plant.environment, "ZMU_KAFKA__BOOTSTRAP_SERVERS": nowhere}
         with Program("worker", "check", **environment) as check:
             assert check.wait() == 2
-            assert nowhere in check.stderr
-            assert "ZMU_KAFKA__BOOTSTRAP_SERVERS" in check.stderr
-            assert "Traceback" not in check.stderr
+            (said,) = check.stderr.splitlines()         # and not what kafka-python says of each of its tries
+            assert said.startswith(f"zmu-worker: no answer from Kafka at {nowhere} ")
+            assert "ZMU_KAFKA__BOOTSTRAP_SERVERS" in said
         with Program("worker", "run", **environment) as worker:
             worker.says("error survived")
             assert worker.get("/readyz")[0] == 503

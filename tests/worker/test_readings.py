@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.factory import FEATURES, records
-from worker.codec.readings import UNKEYED, ReadingDecoder, ReadingSchema
+from worker.codec.readings import ReadingDecoder, ReadingSchema
+from worker.codec.rules import UNKEYED
 from worker.entities import Entities
 from worker.records import PlainRecord
 

@@ -13,9 +13,11 @@ import torch
 from prometheus_client import generate_latest
 
 from tests import factory
-from worker.delivery.checkpoint import AtLeastOnce, Checkpoint
+from worker.delivery.at_least_once import AtLeastOnce
+from worker.delivery.checkpoint import Checkpoint
 from worker.delivery.exactly_once import ExactlyOnce
 from worker.heartbeat import Heartbeat
+from worker.kafka.sink import Message, Receipt, Sends
 from worker.loop import Loop
 from worker.memory import MemorySink, MemorySource, MemoryStateStore, MemoryTransactions
 from worker.metrics import Metrics
@@ -23,6 +25,8 @@ from worker.models.registry import Registry
 from worker.models.reload import Models
 from worker.records import PlainRecord, Record
 from worker.settings import BatchSettings, ModelSettings, Settings, StateSettings
+from worker.state.restore import Loaded
+from worker.state.snapshots import Row, pack
 from worker.tracing import Tracing
 
 
@@ -41,7 +45,7 @@ class World:
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing | None = None,
     ) -> None:
-        """sink: MemoryTransactions for exactly-once; interval_seconds: of its commits."""
+        """sink: MemoryTransactions for exactly-once; interval_seconds: of commits."""
         self.made.append(self)
         self.registry = Registry(str(folder), "default")
         self.source = source or MemorySource("sensor-readings", records)
@@ -67,8 +71,11 @@ class World:
             )
         else:
             self.checkpoint = AtLeastOnce(
-                self.source, self.sink, self.metrics, heartbeat, lambda: self.stopping(), sleep=self.slept.append
+                self.source, self.sink, interval_seconds, self.metrics, heartbeat, lambda: self.stopping(),
+                sleep=self.slept.append,
             )
+        if isinstance(store, Sending):
+            store.rows = self.checkpoint
         self.loop = Loop(
             settings, self.source, self.checkpoint, self.models, store, self.metrics, heartbeat,
             lambda: self.stopping(), clock=clock,
@@ -79,6 +86,31 @@ class World:
 
     def exposition(self) -> str:
         return generate_latest(self.metrics.registry).decode()
+
+
+class Sending(MemoryStateStore):
+    """Sends rows as the real store does: by the checkpoint. They land on `topic`, which outlives the worker."""
+
+    rows: Sends
+
+    def __init__(self, topic: MemoryStateStore) -> None:
+        super().__init__()
+        self._topic = topic
+
+    def load(self, partition: int) -> Loaded:
+        return self._topic.load(partition)
+
+    def publish(self, partition: int, rows: Sequence[Row]) -> list[Receipt]:  # type: ignore[override]
+        return [
+            self.rows.send(Message("state", key, value, list(headers), partition=partition))
+            for key, value, headers in map(pack, rows)
+        ]
+
+
+def landed(message: Message, topic: MemoryStateStore) -> None:
+    """A row of state that the broker has taken."""
+    assert message.partition is not None
+    topic.append(message.partition, message.key, message.value, message.headers)
 
 
 def remembered(n: int) -> list[Record]:

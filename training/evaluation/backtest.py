@@ -25,7 +25,7 @@ HIGHEST = 20                            # events that are named
 UNDATED = "undated"
 
 Day = str
-Place = tuple[int, int]                 # partition and offset
+Place = tuple[int, int, int | None]     # partition, offset and row
 
 
 @dataclass
@@ -89,7 +89,7 @@ def run(
         part = batch.take(slice(start, start + AT_ONCE))
         seen = watch.process(part)
         for event in builder.events(topic, part, seen.scores, history.entities):
-            said.add((event.source.partition, event.source.offset))
+            said.add((event.source.partition, event.source.offset, event.source.row))
             _count(found, event)
             at = event.entity, _day(event.timestamp)
             if at not in peaks or event.anomaly_score > peaks[at].anomaly_score:
@@ -139,7 +139,7 @@ def _overlap(history: History, now: set[Place], settings: Settings) -> Overlap |
                 start, end = spans.get(event.source.partition, (0, 0))
                 ours = event.kind == "anomaly" and event.source.topic == history.ranges[0].topic
                 if ours and start <= event.source.offset < end:
-                    then.add((event.source.partition, event.source.offset))
+                    then.add((event.source.partition, event.source.offset, event.source.row))
     return Overlap(len(now & then), len(now - then), len(then - now))
 
 

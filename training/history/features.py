@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from worker.codec import streams
+from worker.codec.readings import STREAM
 from worker.errors import InputError, TrainingError
 from worker.recordings import files, tables
 from worker.settings import InputSettings
@@ -39,23 +41,24 @@ def of_file(path: Path, settings: InputSettings) -> tuple[str, ...]:
 
 
 def of_records(values: Iterable[bytes | None], settings: InputSettings) -> tuple[str, ...]:
-    """Numeric keys of JSON readings in the order they first appear; value_0, value_1, … for arrays.
+    """Numeric keys of JSON readings in the order they first appear, and numeric columns of Arrow streams, each row
+    counted; value_0, value_1, … for arrays.
 
-    Records that are no JSON objects are passed over: whoever decodes them counts them.
+    Records that are neither are passed over: whoever decodes them counts them.
     """
     numeric: Counter[str] = Counter()
     present: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
     for value in values:
-        document = _document(value)
+        document, rows = _document(value, settings)
         array = document.get(settings.values_field)
         if isinstance(array, list):
-            lengths[len(array)] += 1
+            lengths[len(array)] += rows
             continue
         for name, item in document.items():
             if item is not None and name not in _roles(settings):
-                present[name] += 1
-                numeric[name] += isinstance(item, int | float)
+                present[name] += rows
+                numeric[name] += rows * isinstance(item, int | float)
     if lengths.total() > max(present.values(), default=0):
         return tuple(f"value_{i}" for i in range(lengths.most_common(1)[0][0]))
     return tuple(name for name in present if numeric[name] >= MOSTLY * present[name])
@@ -83,9 +86,12 @@ def _mostly_numbers(column: object) -> bool:
     return len(faults) <= (1 - MOSTLY) * len(head) and bool(np.isfinite(value_N).any())
 
 
-def _document(value: bytes | None) -> dict[str, object]:
+def _document(value: bytes | None, settings: InputSettings) -> tuple[Mapping[str, object], int]:
+    """A reading, and how many there are of its kind."""
+    if value is not None and value[:4] == STREAM:
+        return streams.first_reading(value, settings)
     try:
         document = msgspec.json.decode(value or b"")
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        return {}, 0
+    return (document, 1) if isinstance(document, dict) else ({}, 0)

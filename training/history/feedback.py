@@ -29,6 +29,7 @@ from training.progress import Progress
 from training.settings import Settings
 from worker.detection.detector import Detector
 from worker.kafka import topics
+from worker.places import WHOLE
 from worker.records import F64, Batch, Bools
 
 Label = Literal["anomaly", "expected", "false_alarm", "new_normal"]
@@ -92,9 +93,12 @@ def rows(history: History, feedback: Feedback) -> dict[int, Label]:
     start = hashlib.sha1(NAMESPACE_URL.bytes + f"kafka:{history.ranges[0].topic}/".encode(), usedforsecurity=False)
     found: list[tuple[int, int]] = []
     batch = history.batch
-    for row, (partition, offset) in enumerate(zip(batch.partition_B.tolist(), batch.offset_B.tolist(), strict=True)):
+    places = zip(batch.partition_B.tolist(), batch.offset_B.tolist(), batch.rows_B.tolist(), strict=True)
+    for row, (partition, offset, of_record) in enumerate(places):
         digest = start.copy()
         digest.update(b"%d/%d" % (partition, offset))
+        if of_record != WHOLE:
+            digest.update(b"/%d" % of_record)
         at = wanted.get(_uuid5(digest.digest()))
         if at is not None:
             found.append((at, row))

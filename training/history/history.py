@@ -164,7 +164,8 @@ class _Reader:
         self._held = []
         assert self._spool is not None
         self._spool.append(batch)
-        self._left_out.update(refusal.code for refusal in refused)
+        for refusal in refused:
+            self._left_out[refusal.code] += refusal.readings
         if refused and self._first is None:
             self._first = refused[0]
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from worker.errors import TrainingError
 from worker.records import Batch
 
-COLUMNS = ("x_BF", "entity_B", "timestamp_ms_B", "partition_B", "offset_B")
+COLUMNS = ("x_BF", "entity_B", "timestamp_ms_B", "partition_B", "offset_B", "row_B")
 
 
 class Spool:
-    """Takes batches in, and gives one batch out whose columns lie on disk. 24 bytes a reading and 4 a feature."""
+    """Takes batches in, and gives one batch out whose columns lie on disk. 28 bytes a reading and 4 a feature."""
 
     def __init__(self, features: int) -> None:
         self._features = features
@@ -35,7 +35,7 @@ class Spool:
     def append(self, batch: Batch) -> None:
         """Raises TrainingError where the disk takes no more."""
         for name, file in self._files.items():
-            column: NDArray[Any] = np.ascontiguousarray(getattr(batch, name))
+            column: NDArray[Any] = np.ascontiguousarray(batch.rows_B if name == "row_B" else getattr(batch, name))
             self._dtypes.setdefault(name, column.dtype)
             with _explained():
                 file.write(column.data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from worker import compiled
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
 from worker.kafka.batches import RecordBatch, walk
-from worker.records import Batch, PlainRecord, Record, Refusal
+from worker.records import I32, Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
 CORE_FIELDS = 7                         # of a RecordBatch: what the core wants to know
@@ -29,10 +30,11 @@ class Decoded(NamedTuple):
     path: Path                          # who did it
 
     def by_partition(self) -> Counter[int]:
-        """Number of records."""
+        """Number of readings, and of records that are none."""
         partitions, count = np.unique(self.batch.partition_B, return_counts=True)
         counted = Counter(dict(zip(partitions.tolist(), count.tolist(), strict=True)))
-        counted.update(refusal.record.partition for refusal in self.refused)
+        for refusal in self.refused:
+            counted[refusal.record.partition] += refusal.readings
         return counted
 
 
@@ -70,14 +72,16 @@ class ColumnDecoder:
             for _, number, *record in found.left
         ]
         left += [(number, record) for number in found.unread for record in walk(batches[number])]
+        left.sort(key=itemgetter(0))
         rest = self._one_by_one([record for _, record in left], "compiled")
-        number_of = {(record.partition, record.offset): number for number, record in left}
-        places = zip(rest.batch.partition_B.tolist(), rest.batch.offset_B.tolist(), strict=True)
-        number_B = np.concatenate([number_B, np.array([number_of[place] for place in places], np.int32)])
-        both = _joined(plain, rest.batch)
-        unread_bytes = sum(len(record.value or b"") for number, record in left if number in set(found.unread))
-        order_B = np.lexsort((both.offset_B, number_B))
-        return Decoded(both.take(order_B), rest.refused, found.value_bytes + unread_bytes, "compiled")
+        unread = set(found.unread)
+        unread_bytes = sum(len(record.value or b"") for number, record in left if number in unread)
+        batch, value_bytes = rest.batch, found.value_bytes + unread_bytes
+        if len(plain):
+            batch = Batch.joined([plain, rest.batch])
+            number_B = np.concatenate([number_B, _numbers(rest.batch, left)])
+            batch = batch.take(np.lexsort((batch.offset_B, number_B)))      # a stable sort: rows stay as they are
+        return Decoded(batch, rest.refused, value_bytes, "compiled")
 
     def _one_by_one(self, records: Sequence[Record], path: Path) -> Decoded:
         batch, refused = self._readings.decode(records)
@@ -97,5 +101,11 @@ def _core(schema: ReadingSchema) -> Any:
     )
 
 
-def _joined(*parts: Batch) -> Batch:
-    return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in Batch.__slots__))
+def _numbers(batch: Batch, left: Sequence[tuple[int, Record]]) -> I32:
+    """Of each reading: the number of the record batch that its record lies in. Those of a record follow each other."""
+    number_of = {(record.partition, record.offset): number for number, record in left}
+    begins_B = np.ones(len(batch), np.bool_)
+    begins_B[1:] = (np.diff(batch.offset_B) != 0) | (np.diff(batch.partition_B) != 0)
+    places = zip(batch.partition_B[begins_B].tolist(), batch.offset_B[begins_B].tolist(), strict=True)
+    number_R = np.array([number_of[place] for place in places], np.int32)
+    return np.asarray(number_R[np.cumsum(begins_B) - 1])

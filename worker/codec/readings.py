@@ -2,29 +2,31 @@
 
 A reading is a JSON object: features by name, or all of them as one array; an entity and a timestamp by field or
 from Kafka. Absent and null features are missing (NaN); booleans count as 1 and 0. Everything else that is not a
-finite number is refused, never guessed.
+finite number is refused, never guessed. A record may also be an Arrow stream, many readings: worker/codec/arrow.py.
 """
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from operator import attrgetter
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import numpy as np
 
 from worker.codec import outline
+from worker.codec.rules import FLOAT32_MAX, Refused, entity_of, kind_of, overflow, require_size, timestamp_of
 from worker.entities import Entities
 from worker.kafka_settings import InputSettings
-from worker.records import F32, LATEST_MS, Batch, Record, Refusal
+from worker.records import F32, Batch, Record, Refusal
 
-UNKEYED = "unkeyed"                     # the entity of readings that name none
-MAX_ENTITY_CHARACTERS = 512
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-SECONDS_BELOW = 1e11                    # a smaller number is epoch seconds (to the year 5138), a larger one ms
+if TYPE_CHECKING:
+    from worker.codec.arrow import ArrowDecoder
+
+STREAM = b"\xff\xff\xff\xff"             # an Arrow stream begins so, and no JSON: it is no UTF-8
+ARROW_FILE = b"ARROW1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,6 @@ class ReadingSchema:
         )
 
 
-class Refused(Exception):
-    def __init__(self, code: str, message: str, feature: str | None = None) -> None:
-        super().__init__(code, message, feature)
-        self.code, self.message, self.feature = code, message, feature
-
-
 class ReadingDecoder:
     """Decodes batches of records by one schema. Typed and fast where records are plain, patient where not."""
 
@@ -69,9 +65,29 @@ class ReadingDecoder:
         self._features: Callable[[Any], Any] = attrgetter(*(f"f_{i}" for i in range(len(schema.features))))
         self._single = len(schema.features) == 1
         self._missing = (None,) * len(schema.features)
+        self._arrow: ArrowDecoder | None = None         # made for the first stream: few topics have any
 
     def decode(self, records: Sequence[Record]) -> tuple[Batch, list[Refusal]]:
         """`records` in order of arrival → their readings as columns, and the refused ones."""
+        if not any(record.value[:4] == STREAM for record in records if record.value):
+            return self._decode_json(records)
+        parts: list[Batch] = []
+        refused: list[Refusal] = []
+        for is_stream, some in groupby(records, key=lambda record: (record.value or b"")[:4] == STREAM):
+            for batch, bad in map(self._decode_stream, some) if is_stream else [self._decode_json(list(some))]:
+                parts.append(batch)
+                refused += bad
+        return Batch.joined(parts), refused
+
+    def _decode_stream(self, record: Record) -> tuple[Batch, list[Refusal]]:
+        try:
+            if self._arrow is None:
+                self._arrow = _arrow_decoder(self._schema, self._entities)
+            return self._arrow.decode(record)
+        except Refused as why:
+            return self._decode_json([])[0], [Refusal(record, why.code, why.message, why.feature)]
+
+    def _decode_json(self, records: Sequence[Record]) -> tuple[Batch, list[Refusal]]:
         rows: list[Any] = []
         codes: list[int] = []
         stamps: list[int] = []
@@ -92,8 +108,7 @@ class ReadingDecoder:
         if spoilt:
             for i in sorted(spoilt, reverse=True):
                 name = self._schema.features[spoilt[i]]
-                message = f"{name} is larger than a 32-bit float can hold ({FLOAT32_MAX:.2g})"
-                refused.append(Refusal(kept[i], "non_finite", message, name))
+                refused.append(Refusal(kept[i], "non_finite", overflow(name), name))
                 del codes[i], stamps[i], kept[i]
             x_BF = np.delete(x_BF, list(spoilt), axis=0)
         return Batch(
@@ -118,11 +133,7 @@ class ReadingDecoder:
         value = record.value
         if not value:
             raise Refused("empty", "the record has no value; a reading is a JSON object")
-        if len(value) > self._schema.max_record_bytes:
-            raise Refused(
-                "too_large",
-                f"{len(value)} bytes; at most {self._schema.max_record_bytes} are read (ZMU_INPUT__MAX_RECORD_BYTES)",
-            )
+        require_size(value, self._schema.max_record_bytes)
         if len(value) > self._schema.max_fields or value.count(b"[") + value.count(b"{") > self._schema.max_depth:
             self._require_modest(value)
         if self._typed is None:
@@ -141,7 +152,7 @@ class ReadingDecoder:
                 row = (row,)
             if row == self._missing:
                 return self._read_patiently(record, value)
-        return row, self._entity(record, reading.entity), self._timestamp(record, reading.timestamp)
+        return row, *self._whose_and_when(record, reading.entity, reading.timestamp)
 
     def _require_modest(self, value: bytes) -> None:
         """Depth and number of fields, before anything is built of them."""
@@ -164,13 +175,14 @@ class ReadingDecoder:
         except RecursionError:
             raise Refused("invalid_json", "nested too deeply") from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise Refused("invalid_json", f"not JSON: {error}") from None
+            file = "; it is an Arrow file: send the stream format" if value.startswith(ARROW_FILE) else ""
+            raise Refused("invalid_json", f"not JSON: {error}{file}") from None
         if not isinstance(document, dict):
-            raise Refused("wrong_type", f"found {_kind(document)}; a reading is a JSON object")
+            raise Refused("wrong_type", f"found {kind_of(document)}; a reading is a JSON object")
         values = document.get(schema.values_field)
         if values is not None:
             if not isinstance(values, list):
-                raise Refused("wrong_type", f"{schema.values_field} is {_kind(values)}; it must be an array")
+                raise Refused("wrong_type", f"{schema.values_field} is {kind_of(values)}; it must be an array")
             if len(values) != len(schema.features):
                 raise self._wrong_length(len(values))
         elif document.keys().isdisjoint(schema.features):
@@ -180,7 +192,11 @@ class ReadingDecoder:
         row = [_number(name, value) for name, value in zip(schema.features, values, strict=True)]
         entity = document.get(schema.entity_field) if schema.entity_field else None
         stamp = document.get(schema.timestamp_field) if schema.timestamp_field else None
-        return row, self._entity(record, entity), self._timestamp(record, stamp)
+        return row, *self._whose_and_when(record, entity, stamp)
+
+    def _whose_and_when(self, record: Record, entity: object, stamp: object) -> tuple[str, int]:
+        schema = self._schema
+        return entity_of(record, schema.entity_field, entity), timestamp_of(record, schema.timestamp_field, stamp)
 
     def _wrong_length(self, found: int) -> Refused:
         return Refused(
@@ -188,38 +204,16 @@ class ReadingDecoder:
             f"{self._schema.values_field} has {found} numbers; the model has {len(self._schema.features)} features",
         )
 
-    def _entity(self, record: Record, field: object) -> str:
-        name = self._schema.entity_field
-        if name is not None:
-            if isinstance(field, bool) or not isinstance(field, str | int) or field == "":
-                raise Refused("bad_entity", f"{name} is {_kind(field)}; it must be the entity's name")
-            entity = str(field)
-        elif record.key:
-            try:
-                entity = record.key.decode()
-            except UnicodeDecodeError:
-                raise Refused("bad_entity", "the message key is not UTF-8") from None
-        else:
-            return UNKEYED
-        if len(entity) > MAX_ENTITY_CHARACTERS:
-            raise Refused("bad_entity", f"the entity's name has {len(entity)} characters, over {MAX_ENTITY_CHARACTERS}")
-        return entity
 
-    def _timestamp(self, record: Record, field: object) -> int:
-        name = self._schema.timestamp_field
-        if name is None or field is None:
-            if record.timestamp > LATEST_MS:
-                raise Refused("bad_timestamp", f"Kafka's timestamp is {record.timestamp} ms, after the year 9999")
-            return max(record.timestamp, 0)
-        if isinstance(field, str):
-            timestamp_ms = _parsed(name, field)
-        elif isinstance(field, int | float) and not isinstance(field, bool):
-            timestamp_ms = round(field * 1000) if abs(field) < SECONDS_BELOW else round(field)
-        else:
-            raise Refused("bad_timestamp", f"{name} is {_kind(field)}; it must be epoch ms, epoch s or RFC 3339")
-        if not 0 <= timestamp_ms <= LATEST_MS:
-            raise Refused("bad_timestamp", f"{name} is {field!r}, outside 1970 to 9999")
-        return timestamp_ms
+def _arrow_decoder(schema: ReadingSchema, entities: Entities) -> ArrowDecoder:
+    """Raises Refused where there is no pyarrow."""
+    try:
+        from worker.codec.arrow import ArrowDecoder  # here: pyarrow takes a while to load
+    except ImportError as error:
+        raise Refused(
+            "no_pyarrow", f"an Arrow stream, which this worker cannot read ({error}); pip install pyarrow there"
+        ) from None
+    return ArrowDecoder(schema, entities)
 
 
 def _struct(schema: ReadingSchema) -> type[msgspec.Struct]:
@@ -251,23 +245,4 @@ def _number(feature: str, value: object) -> float | None:
         if abs(value) > FLOAT32_MAX:
             raise Refused("non_finite", f"{feature} is larger than a 32-bit float can hold", feature)
         return float(value)
-    raise Refused("wrong_type", f"{feature} is {_kind(value)}; it must be a number, a boolean or null", feature)
-
-
-def _parsed(name: str, text: str) -> int:
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise Refused("bad_timestamp", f"{name} is {text[:64]!r}, which is not RFC 3339") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return round(moment.timestamp() * 1000)
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null or absent"
-    if isinstance(value, str):
-        return f"the string {value[:32]!r}"
-    names = {dict: "an object", list: "an array", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), type(value).__name__)
+    raise Refused("wrong_type", f"{feature} is {kind_of(value)}; it must be a number, a boolean or null", feature)

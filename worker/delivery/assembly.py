@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from worker.delivery.checkpoint import AtLeastOnce, Checkpoint
+from worker.delivery.at_least_once import AtLeastOnce
+from worker.delivery.checkpoint import Checkpoint
 from worker.delivery.exactly_once import ExactlyOnce
 from worker.heartbeat import Heartbeat
 from worker.kafka.replica import transactional_id_of
@@ -57,9 +58,9 @@ def checkpoint(
     heartbeat: Heartbeat,
     stopping: Callable[[], bool],
 ) -> Checkpoint:
-    if settings.output.delivery == "at-least-once":
-        return AtLeastOnce(source, output, metrics, heartbeat, stopping)
     interval_seconds = settings.output.commit_interval_ms / 1000
+    if settings.output.delivery == "at-least-once":
+        return AtLeastOnce(source, output, interval_seconds, metrics, heartbeat, stopping)
     transactions = cast(Transactions, output)
     timeout_seconds = settings.output.transaction_timeout_ms / 1000
     return ExactlyOnce(

@@ -16,7 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from worker.delivery.checkpoint import GRACE_SECONDS, PRESS_SECONDS, RETRY_SECONDS, Completed, Stopped
+from worker.delivery.checkpoint import RETRY_SECONDS, Stopped
+from worker.delivery.deferred import COMMIT_SECONDS, SLOW_SECONDS, TICK_SECONDS, Deferred
 from worker.delivery.work import Ending, Sent, Work
 from worker.errors import BrokerError
 from worker.heartbeat import Heartbeat
@@ -25,13 +26,8 @@ from worker.kafka.transactions import Transactions
 from worker.metrics import Metrics
 from worker.source import Change, Source
 
-MOST_MESSAGES = 10_000                  # in hand, before the loop has to wait
-SLOW_SECONDS = 2.0                      # beyond the interval; an output that takes longer is said to be not writable
-COMMIT_SECONDS = 30.0                   # a commit without an answer for so long will get none
-TICK_SECONDS = 0.002
 
-
-class ExactlyOnce:
+class ExactlyOnce(Deferred):
     """A Checkpoint; and a Sends, for rows of state that are part of the same transactions."""
 
     def __init__(
@@ -47,19 +43,12 @@ class ExactlyOnce:
         timeout_seconds: float = 60.0,
     ) -> None:
         """timeout_seconds: after which the brokers give up a transaction, and so do we."""
-        self._timeout_seconds = timeout_seconds
-        self._source, self._transactions, self._interval_seconds = source, transactions, interval_seconds
-        self._metrics, self._heartbeat = metrics, heartbeat
-        self._stopping, self._clock, self._sleep = stopping, clock, sleep
-        self._hand = Work(clock())
+        super().__init__(source, transactions, interval_seconds, metrics, heartbeat, stopping, clock, sleep)
+        self._transactions, self._timeout_seconds = transactions, timeout_seconds
+        self._hand = Work(since=clock())
         self._ending: Ending | None = None
         self._refusals = 0              # one after the other
         self._rewound = False           # and the loop has not been told yet
-        self._writable = True
-
-    @property
-    def writable(self) -> bool:
-        return self._writable
 
     @property
     def due_seconds(self) -> float:
@@ -68,10 +57,14 @@ class ExactlyOnce:
         since = self._clock() if self._ending is not None else self._hand.since + self._interval_seconds
         return max(since - self._clock(), 5 * TICK_SECONDS)
 
+    @property
+    def _unanswered(self) -> int:
+        return len(self._hand.messages)
+
     def send(self, message: Message) -> Sent:
         self._take_up()
         sent = Sent(message)
-        self._hand.messages.append(sent)
+        self._hand.add(sent)
         if self._ending is None:
             self._put([sent])
         return sent
@@ -81,35 +74,26 @@ class ExactlyOnce:
             self._hand.opened = self._clock()
         self._hand.send(messages, self._transactions)
 
-    def complete(
+    def _take(
         self,
         messages: Sequence[Message],
         offsets: Mapping[int, int],
         notes: Mapping[int, str],
-        then: Callable[[], None] = lambda: None,
-    ) -> Completed:
+        then: Callable[[], None],
+    ) -> None:
         """Puts the batch into the transaction in hand; `then` is called when that is committed."""
-        with self._metrics.stage("publish"):
-            for message in messages:
-                self.send(message)
-            self._take_up()
-            self._hand.offsets.update(offsets)
-            self._hand.notes.update({partition: notes.get(partition, "") for partition in offsets})
-            if self._hand.member is None:
-                self._hand.member = self._source.member()
-            if self._hand:
-                self._hand.then.append(then)
-            changes = [*self._step(), *self._until(self._light)]
-        return Completed(self._told(changes), True)
+        for message in messages:
+            self.send(message)
+        self._take_up()
+        self._hand.offsets.update(offsets)
+        self._hand.notes.update({partition: notes.get(partition, "") for partition in offsets})
+        if self._hand.member is None:
+            self._hand.member = self._source.member()
+        if self._hand:
+            self._hand.then.append(then)
 
-    def settle(self) -> list[Change]:
-        return self._told(self._step())
-
-    def rebalanced(self, changes: Sequence[Change]) -> list[Change]:
-        return self._told(self._adapt(changes))
-
-    def finish(self) -> list[Change]:
-        return self._told(self._finish())
+    def _answers(self) -> list[Change]:
+        return []                       # they count when the transaction is to be committed
 
     def _told(self, changes: list[Change]) -> list[Change]:
         """With the news that all begins again, if it does."""
@@ -121,11 +105,11 @@ class ExactlyOnce:
 
     def _take_up(self) -> None:
         if not self._hand:
-            self._hand = Work(self._clock())
+            self._hand = Work(since=self._clock())
 
     def _drop(self) -> None:
         self._ending = None
-        self._hand = Work(self._clock())
+        self._hand = Work(since=self._clock())
         self._rewound = True
 
     def _light(self) -> bool:
@@ -133,32 +117,11 @@ class ExactlyOnce:
         since = self._hand.since if self._ending is None else self._ending.since
         busy = bool(self._hand) or self._ending is not None
         slow = busy and self._clock() - since > self._interval_seconds + SLOW_SECONDS
-        return len(self._hand.messages) < MOST_MESSAGES and not slow
+        return not (self._hand.full or slow)
 
     def _finish(self) -> list[Change]:
         self._hand.since = float("-inf")
         return self._until(lambda: not self._hand and self._ending is None)
-
-    def _until(self, over: Callable[[], bool]) -> list[Change]:
-        """Goes on until it is over; a slow output must not cost us our place in the group."""
-        changes: list[Change] = []
-        began = self._clock()
-        stop_seen: float | None = None
-        while not over():
-            self._heartbeat.beat()          # waiting for the output, as readiness says
-            if len(self._hand.messages) >= MOST_MESSAGES:
-                self._hand.since = float("-inf")
-            if self._clock() - began < PRESS_SECONDS:
-                self._sleep(TICK_SECONDS)
-            else:
-                self._writable = False
-                if self._stopping():
-                    stop_seen = self._clock() if stop_seen is None else stop_seen
-                    if self._clock() - stop_seen >= GRACE_SECONDS:
-                        raise Stopped(f"{len(self._hand.messages)} messages not acknowledged or not committed")
-                changes += self._adapt(self._source.idle())
-            changes += self._step()
-        return changes
 
     def _step(self) -> list[Change]:
         """Sees to what is under way, without waiting for it."""
@@ -166,13 +129,15 @@ class ExactlyOnce:
         self._metrics.inflight(len(hand.messages) + (len(ending.work.messages) if ending is not None else 0))
         if ending is not None:
             return self._see_commit(ending)
+        hand.press(self._transactions)
         refusal = hand.refusal() or self._overdue(hand)
         if refusal is not None:
             return self._send_again(refusal)
-        if hand and self._clock() - hand.since >= self._interval_seconds and hand.acknowledged():
+        due = hand.full or self._clock() - hand.since >= self._interval_seconds
+        if hand and due and hand.acknowledged():
             pledge = self._source.pledge(hand.offsets, hand.notes, hand.member)
             self._ending = Ending(hand, self._transactions.commit(pledge), self._clock())
-            self._hand = Work(self._clock())
+            self._hand = Work(since=self._clock())
         return []
 
     def _overdue(self, hand: Work) -> Exception | None:

@@ -23,7 +23,7 @@ class Finding(NamedTuple):
     row: int | None                     # in the batch; of `silent` the reading that ended it, None while it lasts
     entity: int                         # code
     partition: int                      # of the reading that the event is about; of `silent` the last one before
-    offset: int
+    offset: int                         # of `silent` its place, with the row: worker/places.py
     timestamp_ms: int
     features: tuple[int, ...] = ()
     amounts: tuple[float, ...] = ()     # by feature the length of the run, or the limit passed; of `silent` (seconds,)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worker import places
 from worker.faults.faults import Finding, Rows
 from worker.records import I64, Batch
 from worker.state.state import Column, States
@@ -27,7 +28,7 @@ BEFORE_ALL_MS = -(2**62)                # no timestamp is so old; differences to
 def fields() -> tuple[Column, ...]:
     """Of an entity's last reading; `resume` finds the stream's place in those of the newest."""
     return (
-        Column("quality_offset", "<i8", (), -1.0),                   # -1: none yet
+        Column("quality_offset", "<i8", (), -1.0),                   # its place (worker/places.py); -1: none yet
         Column("quality_timestamp_ms", "<i8"),                       # its own
         Column("quality_newest_ms", "<i8"),                          # the stream's newest timestamp
         Column("quality_stream_ms", "<i8"),                          # the stream's time
@@ -56,7 +57,7 @@ class Silence:
         self._streams[partition] = stream = _Stream()
         if len(codes):
             states.reserve(int(codes.max()) + 1)
-            newest = codes[np.argmax(states["quality_offset"][codes])]
+            newest = codes[np.argmax(places.order(states["quality_offset"][codes]))]
             if states["quality_offset"][newest] >= 0:
                 stream.last_ms = int(states["quality_timestamp_ms"][newest])
                 stream.newest_ms = int(states["quality_newest_ms"][newest])
@@ -76,7 +77,7 @@ class Silence:
         if self._after_ms is not None and (gap_B > self._after_ms).any():
             told_E = states["quality_silent"][code_E].astype(np.bool_) | (states["quality_offset"][code_E] < 0)
             gap_B[rows.first_E[told_E]] = 0
-            offset_B = rows.before(batch.offset_B[order_B], states["quality_offset"][code_E])
+            offset_B = rows.before(batch.place_B[order_B], states["quality_offset"][code_E])
             stamp_B = rows.before(batch.timestamp_ms_B[order_B], states["quality_timestamp_ms"][code_E])
             for place in np.flatnonzero(gap_B > self._after_ms).tolist():
                 i = int(order_B[place])
@@ -91,7 +92,7 @@ class Silence:
                     )
                 )
         last_E = order_B[rows.last_E]
-        states["quality_offset"][code_E] = batch.offset_B[last_E]
+        states["quality_offset"][code_E] = batch.place_B[last_E]
         states["quality_timestamp_ms"][code_E] = batch.timestamp_ms_B[last_E]
         states["quality_newest_ms"][code_E] = newest_B[last_E]
         states["quality_stream_ms"][code_E] = time_B[last_E]

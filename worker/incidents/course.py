@@ -1,6 +1,7 @@
 """What is remembered of an entity for its incidents, as columns and, while its readings are gone through, as values.
 
-Ids are made from partition and offset, so these are kept, not ids.
+Ids are made from partition and offset, so these are kept, not ids. An offset here is a place (worker/places.py): of a
+reading that is a row of its record it says the row too.
 
 Legend: E entities, M anomalies that open an incident, K = TOP_FEATURES.
 """

@@ -31,7 +31,7 @@ class Reading(NamedTuple):
 
     entity: int                         # its code
     partition: int
-    offset: int
+    offset: int                         # its place, with the row where there is one: worker/places.py
     timestamp_ms: int
     score: float
     anomalous: bool

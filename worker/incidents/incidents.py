@@ -21,7 +21,7 @@ from worker.entities import Entities
 from worker.incidents.course import PREFIX, TOP_FEATURES, UNKNOWN, Course, Courses, fields, renumber
 from worker.incidents.hysteresis import Hysteresis, Reading, State
 from worker.incidents.openings import Openings
-from worker.records import F32, F64, I32, I64, Batch, Bools, Origin, Severity, event_id, rfc3339
+from worker.records import F32, F64, I32, I64, Batch, Bools, Origin, Severity, rfc3339
 from worker.settings import IncidentSettings
 from worker.state.state import Column, States
 
@@ -151,8 +151,8 @@ class Incidents:
             severity=self._rules.severity(course),
             peak_score=course.peak_score,
             readings=course.readings,
-            first_event_id=event_id(topic, partition, course.first_offset),
-            last_event_id=event_id(topic, partition, course.last_offset),
+            first_event_id=Origin.at(topic, partition, course.first_offset).event_id(),
+            last_event_id=Origin.at(topic, partition, course.last_offset).event_id(),
             features=tuple(
                 PeakFeature(self._features[f], float(str(np.float32(share))))
                 for f, share in zip(course.peak_feature, course.peak_share, strict=True)
@@ -160,19 +160,19 @@ class Incidents:
             ),
             group_id=_incident_id(topic, course.group_partition, course.group_offset),
             reopened=course.reopened,
-            source=Origin(topic, partition, course.opened_offset),
+            source=Origin.at(topic, partition, course.opened_offset),
         )
 
 
-def _incident_id(topic: str, partition: int, offset: int) -> UUID:
-    return event_id(topic, partition, offset, kind="incident")
+def _incident_id(topic: str, partition: int, place: int) -> UUID:
+    return Origin.at(topic, partition, place).event_id("incident")
 
 
 def _readings(batch: Batch, scores: Scores, row_N: I64) -> Iterator[Reading]:
     anomalous_N = scores.anomalous_B[row_N]
     feature_AK, share_AK = _largest(scores.feature_score_BF[row_N[anomalous_N]])
     parts = iter(zip(feature_AK.tolist(), share_AK.tolist(), strict=True))
-    columns = (batch.entity_B, batch.partition_B, batch.offset_B, batch.timestamp_ms_B, scores.anomaly_score_B)
+    columns = (batch.entity_B, batch.partition_B, batch.place_B, batch.timestamp_ms_B, scores.anomaly_score_B)
     values = (column[row_N].tolist() for column in columns)
     for *known, anomalous in zip(*values, anomalous_N.tolist(), strict=True):
         yield Reading._make((*known, anomalous, *(next(parts) if anomalous else ([], []))))

@@ -40,6 +40,10 @@ class Damage:
         self._found[tp] = (offset, times)
         return times >= self._tries
 
+    def left(self, tp: TopicPartition, offset: int) -> bool:
+        """Whether it was damaged there when the partition was fetched last."""
+        return tp in self._found and self._found[tp][0] == offset
+
 
 def damaged(
     tp: TopicPartition, first_offset: int, next_offset: int, size_bytes: int, records: int, why: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
@@ -20,38 +20,15 @@ from kafka.record import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from worker.errors import StreamError
+from worker.kafka import heads
 from worker.kafka.batches import MOST_RECORDS, RecordBatch, walk
 from worker.kafka.codecs import decompressed
 from worker.kafka.damage import Damage, DamagedBatch, damaged
+from worker.kafka.heads import HEADER, Header, first_offset, is_current, last_offset
 
 _CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
-_OVERHEAD, _CRC_FROM = 12, 21           # base offset and length are not counted by the length; nor the head by the CRC
-_MAGIC_AT = 16
-_LEAST = 14                             # of any message of any format
+_CRC_FROM = 21                          # what it does not cover comes first
 _ABORT = 0
-
-
-class _Header(NamedTuple):
-    base_offset: int
-    length: int
-    leader_epoch: int
-    magic: int
-    crc: int
-    attributes: int
-    last_offset_delta: int
-    first_timestamp: int
-    max_timestamp: int
-    producer_id: int
-    producer_epoch: int
-    base_sequence: int
-    records: int
-
-    @property
-    def last_offset(self) -> int:
-        return self.base_offset + self.last_offset_delta
-
-
-_HEADER = struct.Struct(">qiibIhiqqqhii")
 
 
 def attach(consumer: KafkaConsumer, damage: Damage | None = None) -> bool:
@@ -109,36 +86,55 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
         return taken
 
     def _batches(self, buffer: memoryview) -> Iterator[RecordBatch]:
-        at = 0
-        while (raw := _next(buffer, at)) is not None:
-            at += len(raw)
-            next_base = _next_base(buffer, at)
-            misplaced = self._misplaced(raw, next_base)
+        at, asked = 0, self.next_fetch_offset
+        while (raw := heads.next_batch(buffer, at)) is not None:
+            first, at = at == 0, at + len(raw)
+            next_base = heads.next_base(buffer, at)
+            misplaced = self._misplaced(raw, next_base, asked)
+            if first and not misplaced and (gone := self._gone(first_offset(raw))) is not None:
+                self.next_fetch_offset = gone.next_offset
+                yield gone
             try:
                 if misplaced:
-                    raise CorruptRecordError("its first offset lies beyond what comes after it")
+                    raise CorruptRecordError(misplaced)
                 batch = self._read(raw)
             except CorruptRecordError as error:
-                batch = self._passed_over(raw, misplaced, next_base, str(error))
-            # No checksum covers the first offset: what it says must not lead back to where we have been.
+                batch = self._passed_over(raw, bool(misplaced), next_base, str(error))
+            # The offset asked for may lie behind a response's first batches, and never leads back.
             if batch is not None and batch.next_offset > self.next_fetch_offset:
                 self.next_fetch_offset = batch.next_offset
                 yield batch
         self.drain()
 
-    def _misplaced(self, raw: memoryview, next_base: int | None) -> bool:
-        """No checksum covers the first offset: what it says must not lead past records that wait. Of two that
-        contradict each other, the one that goes on where we are is right.
+    def _misplaced(self, raw: memoryview, next_base: int | None, asked: int) -> str:
+        """Why it cannot be where it says, if so. No checksum covers the first offset: what it says must lead neither
+        past records that wait nor back to where we have been. Of two that contradict each other, the one that goes on
+        where we are is right.
         """
-        base, end = _base(raw), self._end_of(self.topic_partition)
-        beyond_next = next_base is not None and base >= next_base and base != self.next_fetch_offset
-        return beyond_next or (end is not None and base >= end)
+        base, last = first_offset(raw), last_offset(raw)
+        here, end = self.next_fetch_offset, self._end_of(self.topic_partition)
+        if here > asked and base < here and is_current(raw):       # in older formats it may be another's
+            return "its first offset leads back to what comes before it"
+        next_lies_within = next_base is not None and here <= next_base <= last
+        # The end is as the broker knew it a moment before it read: what goes on where we are may be newer.
+        if (next_lies_within and base != here) or (end is not None and last >= end and base > here):
+            return "its first offset lies beyond what comes after it"
+        return ""
+
+    def _gone(self, base: int) -> RecordBatch | None:
+        """What was damaged here when it was fetched last, where the broker now goes on behind it. It looks for an
+        offset by first offsets: a batch whose own leads back is found only on the way to another.
+        """
+        tp, here = self.topic_partition, self.next_fetch_offset
+        if self._damage is None or base <= here or not self._damage.left(tp, here):
+            return None
+        return damaged(tp, here, base, 0, base - here, "damaged, and not given again by the broker")
 
     def _read(self, raw: memoryview) -> RecordBatch | None:
         """None where it holds no records for us. Raises CorruptRecordError."""
-        if not 2 <= raw[_MAGIC_AT] < 128:               # a signed byte
+        if not is_current(raw):
             return self._of_messages(raw)
-        header = _Header._make(_HEADER.unpack_from(raw)) if len(raw) >= _HEADER.size else None
+        header = Header._make(HEADER.unpack_from(raw)) if len(raw) >= HEADER.size else None
         if header is None or (self.check_crcs and calc_crc32c(raw[_CRC_FROM:]) != header.crc):
             raise CorruptRecordError("it fails its CRC")
         self.leader_epoch = header.leader_epoch
@@ -156,10 +152,10 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
         gives this batch once more where it holds that offset, too.
         """
         tp = self.topic_partition
-        first = self.next_fetch_offset if misplaced else max(_base(raw), self.next_fetch_offset)
+        first = self.next_fetch_offset if misplaced else max(first_offset(raw), self.next_fetch_offset)
         if self._damage is None or not self._damage.passes(tp, first):
             raise DamagedBatch(tp, first, why)
-        header = _Header._make(_HEADER.unpack_from(raw.tobytes().ljust(_HEADER.size, b"\0")))
+        header = Header._make(HEADER.unpack_from(raw.tobytes().ljust(HEADER.size, b"\0")))
         if misplaced:
             header = header._replace(base_offset=first)
         after, records = first + 1, 0
@@ -173,7 +169,7 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             self.aborted_producer_ids.discard(header.producer_id)   # it was the end of a transaction
         return damaged(tp, first, after, len(raw), records or after - first, why)
 
-    def _is_data(self, header: _Header, raw: memoryview) -> bool:
+    def _is_data(self, header: Header, raw: memoryview) -> bool:
         """Whether it holds records for us: not a marker of a transaction, nor part of one that was aborted."""
         control = bool(header.attributes & _CONTROL)
         if self.isolation_level == IsolationLevel.READ_COMMITTED and header.producer_id > -1:
@@ -184,14 +180,14 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
                 return False
         return not control
 
-    def _is_abort(self, header: _Header, raw: memoryview) -> bool:
+    def _is_abort(self, header: Header, raw: memoryview) -> bool:
         try:
             marker = next(walk(self._opened(header, raw)._replace(from_offset=-1)), None)
             return marker is not None and struct.unpack(">hh", marker.key or b"")[1] == _ABORT
         except (StreamError, struct.error) as error:
             raise CorruptRecordError(f"the end of a transaction cannot be read: {error}") from error
 
-    def _opened(self, header: _Header, raw: memoryview) -> RecordBatch:
+    def _opened(self, header: Header, raw: memoryview) -> RecordBatch:
         tp, codec = self.topic_partition, header.attributes & _CODEC
         return RecordBatch(
             partition=tp.partition,
@@ -200,7 +196,7 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             append_timestamp=header.max_timestamp if header.attributes & _APPEND_TIME else None,
             records=header.records,
             from_offset=self.next_fetch_offset,
-            data=bytes(raw[_HEADER.size :]) if codec == 0 else decompressed(codec, bytes(raw[_HEADER.size :])),
+            data=bytes(raw[HEADER.size :]) if codec == 0 else decompressed(codec, bytes(raw[HEADER.size :])),
             topic=tp.topic,
             next_offset=header.last_offset + 1,
             newest_ms=header.max_timestamp,
@@ -224,7 +220,7 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             builder.append(stamp, message.key, message.value, [])
         builder.close()
         written = memoryview(builder.records()._buffer)
-        opened = self._opened(_Header._make(_HEADER.unpack_from(written)), written)
+        opened = self._opened(Header._make(HEADER.unpack_from(written)), written)
         self.bytes_read += len(raw)
         self.records_read += opened.records
         return opened._replace(base_offset=messages[0].offset, next_offset=messages[-1].offset + 1)
@@ -246,27 +242,6 @@ class Taken:
 
     def __iter__(self) -> Iterator[RecordBatch]:
         return iter(self._batches)
-
-
-def _next(buffer: memoryview, at: int) -> memoryview | None:
-    """The batch that begins here; None where the response ends, in the middle of one or not."""
-    if len(buffer) - at < _OVERHEAD:
-        return None
-    length = int.from_bytes(buffer[at + 8 : at + 12], "big", signed=True)
-    if length < _LEAST:
-        raise CorruptRecordError(f"Record size is less than the minimum record overhead ({_LEAST})")
-    end = at + _OVERHEAD + length
-    return buffer[at:end] if end <= len(buffer) else None
-
-
-def _next_base(buffer: memoryview, at: int) -> int | None:
-    """The first offset of the batch that begins here, if one does. Older formats may give their last one, or none."""
-    there = len(buffer) - at > max(_OVERHEAD, _MAGIC_AT) and 2 <= buffer[at + _MAGIC_AT] < 128
-    return _base(buffer[at:]) if there else None
-
-
-def _base(raw: memoryview) -> int:
-    return int.from_bytes(raw[:8], "big", signed=True)
 
 
 def _try_out() -> None:

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import (
     AuthorizationError,
-    CommitFailedError,
     KafkaError,
     LogTruncationError,
     NoOffsetForPartitionError,
@@ -25,8 +24,10 @@ from worker.errors import BrokerError, StreamError
 from worker.kafka import rawfetch
 from worker.kafka.batches import size
 from worker.kafka.brokers import client_options, explain, explained, opened
+from worker.kafka.commits import GroupCommits
 from worker.kafka.damage import Damage, DamagedBatch
 from worker.kafka.offsets import GroupOffsets, Start
+from worker.kafka.sink import Receipt
 from worker.settings import InputSettings, KafkaSettings
 from worker.source import Change, CommitLost, Fetched, Pledge
 
@@ -74,6 +75,7 @@ class KafkaSource:
             self._consumer.subscribe([self.topic], listener=self._listener)
         self._log.info("reads", topic=self.topic, fetch="batches" if whole else "records")
         self._offsets = GroupOffsets(self._consumer, self.topic, settings.start, kafka.request_timeout_ms)
+        self._commits = GroupCommits(self._consumer, self.topic, kafka.request_timeout_ms)
 
     def poll(self, max_records: int, max_wait_seconds: float, idle_seconds: float) -> Fetched:
         fetched = Fetched()
@@ -95,9 +97,11 @@ class KafkaSource:
             if size(records) >= max_records:
                 fetched.reason = "full"
                 return fetched
-            if fetched.changes or self._clock() >= deadline:
-                if not any(self.lag(partition) for partition in self.assignment()):
-                    fetched.reason = "drained"
+            over = bool(fetched.changes) or self._clock() >= deadline
+            if (records or over) and not any(self.lag(partition) for partition in self.assignment()):
+                fetched.reason = "drained"          # nothing to wait for
+                return fetched
+            if over:
                 return fetched
 
     def _poll(self, wait_ms: int, max_records: int) -> dict[int, list[Any]]:
@@ -183,24 +187,16 @@ class KafkaSource:
         self._consumer.seek(TopicPartition(self.topic, partition), offset)
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
-        try:
-            self._consumer.commit(self._with_notes(offsets, notes), timeout_ms=self._kafka.request_timeout_ms)
-        except CommitFailedError as error:
-            raise CommitLost(str(error)) from None
-        except KafkaError as error:
-            raise BrokerError(f"offsets not committed: {error}") from error
+        self._commits.commit(offsets, notes)
+
+    def begin_commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> Receipt:
+        return self._commits.begin(offsets, notes)
 
     def member(self) -> object:
         return self._offsets.member()
 
     def pledge(self, offsets: Mapping[int, int], notes: Mapping[int, str], member: object) -> Pledge:
-        return Pledge(self._with_notes(offsets, notes), member)
-
-    def _with_notes(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> dict[Any, Any]:
-        return {
-            TopicPartition(self.topic, partition): OffsetAndMetadata(offset, notes.get(partition, ""), -1)
-            for partition, offset in offsets.items()
-        }
+        return Pledge(self._commits.with_notes(offsets, notes), member)
 
     def idle(self) -> list[Change]:
         paused = self._consumer.assignment()
@@ -215,6 +211,12 @@ class KafkaSource:
 
     def assignment(self) -> Collection[int]:
         return {tp.partition for tp in self._consumer.assignment()}
+
+    @property
+    def leaving(self) -> bool:
+        # A member that the group has shut out can commit nothing any more.
+        coordinator = self._consumer._coordinator
+        return coordinator.stable() and not coordinator.rejoining and coordinator.need_rejoin()
 
     @property
     def joined(self) -> bool:

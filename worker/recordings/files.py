@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.codec.readings import FLOAT32_MAX, MAX_ENTITY_CHARACTERS, ReadingDecoder, ReadingSchema
+from worker.codec.readings import ReadingDecoder, ReadingSchema
+from worker.codec.rules import FLOAT32_MAX, MAX_ENTITY_CHARACTERS
 from worker.entities import Entities
 from worker.errors import InputError
 from worker.recordings import tables

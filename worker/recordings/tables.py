@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from worker.codec.readings import SECONDS_BELOW
+from worker.codec.rules import SECONDS_BELOW
 from worker.errors import InputError
 from worker.records import F64, I64, LATEST_MS
 

@@ -26,9 +26,8 @@ class Partitions:
 
     def __init__(self, source: Source, watch: Watch, snapshotter: Snapshotter | None, metrics: Metrics) -> None:
         self._source, self._watch, self._snapshotter, self._metrics = source, watch, snapshotter, metrics
-        self._committed: dict[int, int] = {}
+        self._done: dict[int, int] = {}
         self._silent: dict[int, _Silence] = {}
-        self._unsure: set[int] = set()          # rows are ahead of the committed offset
 
     def begin(self, partition: int) -> None:
         """Where the group left off, with the state of then. Raises BrokerError, CommitLost.
@@ -51,21 +50,19 @@ class Partitions:
                 self._silent[partition] = silence
             self._metrics.state_restored(partition, restored, start.offset)
         self._source.seek(partition, replay_from)
-        self._committed[partition] = start.offset
-        self._unsure.discard(partition)
+        self._done[partition] = start.offset
         if start.fresh:
             self._source.commit({partition: start.offset}, self.notes([partition]))
 
     def release(self, partition: int) -> None:
-        self._committed.pop(partition, None)
+        self._done.pop(partition, None)
         self._silent.pop(partition, None)
-        self._unsure.discard(partition)
         self._watch.release(partition)
         if self._snapshotter is not None:
             self._snapshotter.release(partition)
 
     def holds(self, partition: int) -> bool:
-        return partition in self._committed
+        return partition in self._done
 
     def silent(self, partition: int, offset: int) -> bool:
         """Whether this reading was answered before, by this worker or another."""
@@ -106,18 +103,13 @@ class Partitions:
             return {}
         return {partition: self._snapshotter.note(partition) for partition in partitions}
 
-    def committed(self, offsets: Mapping[int, int], ok: bool) -> None:
-        """What became of a commit. Where it was refused, the rows are ahead of the group until the next one."""
-        ours = {partition: offset for partition, offset in offsets.items() if partition in self._committed}
-        if ok:
-            self._committed.update(ours)
-            self._unsure.difference_update(ours)
-        else:
-            self._unsure.update(ours)
+    def done(self, offsets: Mapping[int, int]) -> None:
+        """The checkpoint has these, and all before: they are committed before rows of state that stand there show."""
+        self._done.update({partition: offset for partition, offset in offsets.items() if partition in self._done})
 
     def live(self) -> list[int]:
         """Partitions that are not read again."""
-        return [partition for partition in self._committed if partition not in self._silent]
+        return [partition for partition in self._done if partition not in self._silent]
 
     def snapshot(self) -> None:
         """Between two batches: begins the snapshot that is due, and sees to those on their way. Raises BrokerError."""
@@ -130,7 +122,7 @@ class Partitions:
 
     def last_snapshots(self) -> None:
         """On leaving: of every partition."""
-        for partition in self._committed:
+        for partition in self._done:
             self._begin_snapshot(partition)
 
     def settled(self) -> bool:
@@ -142,13 +134,13 @@ class Partitions:
         return not self._snapshotter.busy
 
     def held(self) -> dict[int, int]:
-        """The committed offsets of those whose rows stand exactly there."""
-        return {p: self._committed[p] for p in self.live() if p not in self._unsure}
+        """The offsets up to which readings are done, and where rows stand."""
+        return {partition: self._done[partition] for partition in self.live()}
 
     def _begin_snapshot(self, partition: int) -> None:
         if self._snapshotter is not None and partition in self.held():
             self._snapshotter.begin(
-                partition, self._committed[partition], self._watch.states, self._watch.model_sha256
+                partition, self._done[partition], self._watch.states, self._watch.model_sha256
             )
 
     def forget(self, partition: int, names: Iterable[str]) -> None:

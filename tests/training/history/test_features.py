@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.worker.streams import lists_of, stream
 from training.history import features
 from worker.errors import InputError, TrainingError
 from worker.settings import InputSettings
@@ -41,6 +42,17 @@ def test_arrays_have_numbered_features() -> None:
         "value_1",
         "value_2",
     )
+
+
+def test_columns_of_arrow_streams_count_by_row() -> None:
+    """`entity` names one where no setting does; what is no stream is passed over."""
+    rows = {"b": [1, 2, None], "note": ["x", "y", "z"], "timestamp": [1, 2, 3], "entity": [7, 8, 9], "on": [True] * 3}
+    text = b'{"b": "broken", "c": 1}'
+    assert features.of_records([stream(rows), *[text] * 2, b"\xff\xff\xff\xffjunk"], PLAIN) == ("on", "c")
+    assert features.of_records([*[stream(rows)] * 7, *[text] * 2], PLAIN) == ("b", "on", "c")
+    for kind in ("fixed", "list", "large"):
+        lists = stream({"values": lists_of(kind, [[1, 2, 3], [4, None, 6]]), "c": [1, 2]})
+        assert features.of_records([text, lists], PLAIN) == ("value_0", "value_1", "value_2")
 
 
 def test_nothing_numeric(tmp_path: Path) -> None:

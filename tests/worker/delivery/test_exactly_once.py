@@ -11,7 +11,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
 from tests import factory
-from tests.worker.world import World, remembered, said
+from tests.worker.world import Sending, World, landed, remembered, said
 from worker.delivery.checkpoint import Stopped
 from worker.delivery.exactly_once import ExactlyOnce
 from worker.heartbeat import Heartbeat
@@ -189,7 +189,6 @@ def test_rows_of_state_that_are_refused_are_sent_again_and_the_snapshot_holds(fo
     topic = MemoryStateStore()
     sink = StateToo(topic, [])
     world = World(folder, factory.records(factory.random_readings(60, 10)), sink, batch=10, store=Sending(topic))
-    store_of(world).world = world
     world.loop._turn()
     world.loop._turn()
     sink._refusals = [ValueError("a partition that it has not heard of")] * 3
@@ -208,7 +207,7 @@ def test_a_commit_that_hangs_is_given_up() -> None:
     checkpoint = ExactlyOnce(
         source, sink, 0.0, Metrics(), Heartbeat(10), lambda: False, clock=lambda: now[0], sleep=lambda _: None
     )
-    assert checkpoint.complete([Message("t", b"k", b"v", [])], {0: 3}, {}).changes == []
+    assert checkpoint.complete([Message("t", b"k", b"v", [])], {0: 3}, {}) == []
     now[0] = 29.0
     assert checkpoint.settle() == []
     assert sink.renewals == 0
@@ -242,7 +241,6 @@ def test_no_crash_changes_a_score_or_repeats_one(tmp_path: Path, seed: int) -> N
             tmp_path, records, sink, batch=chance.choice([1, 7, 32]), store=Sending(topic), source=source,
             interval_seconds=chance.choice([0.0, 0.0, 0.01]),
         )
-        store_of(world).world = world
         worlds.append(world)
         for _ in range(chance.randint(2, 12)):      # and then it is gone, in the middle of things
             world.loop._turn()
@@ -250,13 +248,6 @@ def test_no_crash_changes_a_score_or_repeats_one(tmp_path: Path, seed: int) -> N
     assert len(worlds) > 3
     assert said(*worlds) == expected
     assert set(identities(*worlds).values()) == {1}
-
-
-def store_of(world: World) -> Sending:
-    snapshotter = world.loop._partitions._snapshotter
-    assert snapshotter is not None
-    assert isinstance(snapshotter._store, Sending)
-    return snapshotter._store
 
 
 class StateToo(MemoryTransactions):
@@ -271,28 +262,6 @@ class StateToo(MemoryTransactions):
         outcome = super().commit(pledge)
         for message in self.messages[before:]:
             if message.topic == "state":
-                assert message.partition is not None
-                self._topic.append(message.partition, message.key, message.value, message.headers)
+                landed(message, self._topic)
         self.messages = [message for message in self.messages if message.topic != "state"]
         return outcome
-
-
-class Sending(MemoryStateStore):
-    """Sends rows as the real store does: by the checkpoint."""
-
-    world: World
-
-    def __init__(self, topic: MemoryStateStore) -> None:
-        super().__init__()
-        self._topic = topic
-
-    def load(self, partition: int) -> object:       # type: ignore[override]
-        return self._topic.load(partition)
-
-    def publish(self, partition: int, rows: Sequence[object]) -> list[object]:  # type: ignore[override]
-        from worker.state.snapshots import pack
-
-        return [
-            self.world.checkpoint.send(Message("state", key, value, headers, partition=partition))
-            for key, value, headers in map(pack, rows)      # type: ignore[arg-type]
-        ]

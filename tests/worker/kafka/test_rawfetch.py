@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from itertools import pairwise
 from typing import Any
 
@@ -11,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka.errors import CorruptRecordError, UnsupportedCodecError
 
-from tests.worker.record_batches import TP, Content, Kind, batch_of, fetched, logs, marker_of, signed, stock
+from tests.worker.record_batches import Content, Kind, batch_of, fetched, logs, marker_of, signed, stock
 from worker.errors import StreamError
-from worker.kafka import damage, rawfetch
-from worker.kafka.batches import next_offsets, walk
-from worker.kafka.damage import Damage, DamagedBatch
+from worker.kafka import rawfetch
+from worker.kafka.batches import walk
 from worker.kafka.rawfetch import WholeBatches
 
 CONTENT = Content(1_000, b"pump-1", b"{}")
@@ -167,78 +165,6 @@ def test_good_batches_come_before_the_error() -> None:
     assert len(part.take(100)) == 2
     with pytest.raises(CorruptRecordError, match="offset 2"):
         part.take(100)
-
-
-def damaged_log(where: int = -1) -> tuple[bytes, int, int]:
-    """Three batches, the second with a byte flipped; the second's first offset and the third's."""
-    first, second_at = batch_of([CONTENT] * 2, 0)
-    second, third_at = batch_of([CONTENT] * 3, second_at)
-    third, _ = batch_of([CONTENT] * 2, third_at)
-    bad = bytearray(second)
-    bad[where] ^= 1
-    return first + bytes(bad) + third, second_at, third_at
-
-
-def tolerant(tries: int) -> Any:
-    return functools.partial(WholeBatches, damage=Damage(tries))
-
-
-@pytest.mark.parametrize("where", [-1, 18, 26, 30, 60])
-def test_damage_is_told_of_and_passed_over(where: int) -> None:
-    """Of the last byte, the checksum, the number of offsets, a time stamp, the number of records."""
-    raw, second_at, third_at = damaged_log(where)
-    taken = list(fetched(tolerant(1), raw).take(None))
-    places = [(batch.base_offset, batch.next_offset, batch.records) for batch in taken]
-    assert places == [(0, 2, 2), (2, 5, 0), (5, 7, 2)]
-    (refusal,) = damage.refusals(taken)
-    assert (refusal.code, refusal.record.offset, refusal.record.partition) == ("corrupt_batch", second_at, TP.partition)
-    assert refusal.record.headers == [("source.last_offset", str(third_at - 1).encode())]
-    assert f"offsets {second_at} to {third_at - 1}" in refusal.message
-    assert [r.offset for batch in taken for r in walk(batch)] == [0, 1, 5, 6]
-    assert next_offsets(taken) == {TP.partition: 7}
-
-
-def test_damage_is_fetched_again_before_it_is_passed_over() -> None:
-    raw, second_at, _ = damaged_log()
-    part = tolerant(3)
-    for _ in range(2):
-        with pytest.raises(DamagedBatch, match=f"offset {second_at}"):
-            fetched(part, raw, fetch_offset=second_at).take(1)
-    (batch,) = fetched(part, raw, fetch_offset=second_at).take(1)
-    assert batch.damage
-
-
-def test_what_a_damaged_head_says_is_not_believed() -> None:
-    """At the end of the log, with a number of offsets that its number of records denies: one offset at a time."""
-    raw = bytearray(batch_of([CONTENT] * 3, 4)[0])
-    raw[24] ^= 1                        # 65,536 offsets more
-    (batch,) = fetched(tolerant(1), bytes(raw), fetch_offset=4).take(1)
-    assert (batch.base_offset, batch.next_offset) == (4, 5)
-
-
-def test_a_first_offset_that_leads_back() -> None:
-    good, offset = batch_of([CONTENT] * 3, 10)
-    wrong, _ = batch_of([CONTENT] * 3, 4)
-    part = fetched(WholeBatches, good + wrong, fetch_offset=10)
-    assert [r.offset for batch in part.take(None) for r in walk(batch)] == [10, 11, 12]
-    assert part.next_fetch_offset == offset
-
-
-@pytest.mark.parametrize("far", [1, 2**40, 2**60])
-def test_a_first_offset_that_leads_past_what_waits(far: int) -> None:
-    """Into the next batch, or beyond all that there is; the CRC holds."""
-    first, second_at = batch_of([CONTENT] * 2, 10)
-    second, third_at = batch_of([CONTENT] * 3, second_at)
-    wrong = (int.from_bytes(second[:8], "big") + 3 * far).to_bytes(8, "big") + second[8:]
-    third, end = batch_of([CONTENT], third_at)
-    taken = list(fetched(tolerant(1), first + wrong + third, fetch_offset=10).take(None))
-    places = [(batch.base_offset, batch.next_offset, batch.records) for batch in taken]
-    assert places == [(10, 12, 2), (12, 15, 0), (15, 16, 1)]
-    # The last one of a response: what waits behind it is known by where the partition ends.
-    part = functools.partial(WholeBatches, damage=Damage(1), end_of=lambda _: end)
-    if far > 1:
-        (one, other) = fetched(part, first + wrong, fetch_offset=10).take(None)
-        assert (one.next_offset, other.base_offset, other.next_offset, other.records) == (12, 12, 15, 0)
 
 
 def test_a_length_that_leads_nowhere() -> None:

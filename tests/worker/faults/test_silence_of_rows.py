@@ -1,0 +1,46 @@
+"""Entities whose last readings lie in one record: each silence is an event of its own, and the stream goes on where the
+newest row stands.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worker.faults.faults import Rows
+from worker.faults.silence import Silence, fields
+from worker.records import Batch, Origin
+from worker.state.state import States
+
+
+def batch(entities: list[int], offsets: list[int], rows: list[int], stamps: list[int]) -> Batch:
+    n = len(entities)
+    return Batch(
+        np.zeros((n, 1), np.float32), np.array(entities, np.int32), np.array(stamps, np.int64), np.zeros(n, np.int32),
+        np.array(offsets, np.int64), np.array(rows, np.int32),
+    )
+
+
+def test_each_silence_names_its_row() -> None:
+    states, silence = States(fields()), Silence(1.0)
+    first = batch([0, 1, 2], [5, 5, 5], [0, 1, 2], [1_000] * 3)
+    silence.update(states, first, Rows.of(first))
+    more = batch([2] * 4, [6, 6, 7, 7], [0, 1, 0, 1], [1_400, 1_800, 2_200, 2_600])
+    silence.update(states, more, Rows.of(more))
+    findings = silence.silent(states, 0, np.array([0, 1, 2]))
+    origins = [Origin.at("t", 0, finding.offset) for finding in findings]
+    assert origins == [Origin("t", 0, 5, 0), Origin("t", 0, 5, 1)]
+    assert len({origin.event_id("silent") for origin in origins}) == 2
+
+
+def test_it_goes_on_at_the_newest_row_whatever_its_number() -> None:
+    """Row 9 of an older record comes before row 0 of a newer one."""
+    states, silence = States(fields()), Silence(10.0)
+    found = batch([0, 1, 2], [5, 6, 7], [9, 3, -1], [1_000, 2_000, 3_000])
+    for i in range(3):
+        one = found.take(slice(i, i + 1))
+        silence.update(states, one, Rows.of(one))
+    again = Silence(10.0)
+    again.resume(states, 0, np.array([0, 1, 2]))
+    assert again._streams[0].last_ms == 3_000
+    again.resume(states, 0, np.array([0, 1]))
+    assert again._streams[0].last_ms == 2_000
