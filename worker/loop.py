@@ -136,9 +136,11 @@ class Loop:
         known, batch = self._partitions.split(batch)
         at_once = self._settings.batch.max_records      # a batch of the producer's may hold many times that
         for part in known.slices(at_once):
+            self._heartbeat.beat()
             self._watch.process(part)               # read again: remembered, and not said again
         messages: list[Message] = []
         for part in batch.slices(at_once):
+            self._heartbeat.beat()
             with self._metrics.stage("score"):
                 seen = self._watch.process(part)
             messages += self._decide(part, seen)

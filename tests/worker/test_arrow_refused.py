@@ -138,3 +138,21 @@ def test_without_pyarrow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     refusal = refused_whole(stream({"flow": [1]}))
     assert refusal.code == "no_pyarrow"
     assert "pip install pyarrow" in refusal.message
+
+
+def test_rows_that_cost_their_sender_nothing_are_not_held() -> None:
+    value = stream({"flow": pa.nulls(MOST_ROWS)})
+    assert len(value) < 1_000
+    refusal = refused_whole(value)
+    assert refusal.code == "too_large"
+    assert f"{MOST_ROWS} rows" in refusal.message
+    batch, refused, _ = decoded(stream({"flow": pa.nulls(20)}))
+    assert (len(batch), refused) == (20, [])
+
+
+def test_a_dictionary_counts_once_for_each_batch_that_goes_through_it() -> None:
+    names = pa.DictionaryArray.from_arrays(pa.array([0] * 200), pa.array(["x" * 100_000]))
+    few = stream({"flow": [1.0] * 200, "entity": names})
+    many = stream({"flow": [1.0] * 200, "entity": names}, cuts=range(1, 200))
+    assert refused_whole(many).code == "too_large"
+    assert decoded(few)[1][0].code == "bad_entity"

@@ -26,7 +26,7 @@ _HEAD, _BUFFER = struct.Struct("<Ii"), struct.Struct("<qq")
 
 class Holding(NamedTuple):
     """columns: of the schema, or arrays of a batch where these are more, nested ones among them.
-    decoded_bytes: of bodies, once out of their codec.
+    decoded_bytes: of bodies, once out of their codec; of dictionaries, once for each batch.
     """
 
     rows: int
@@ -44,7 +44,7 @@ def holding(stream: bytes) -> Holding:
 
 
 def _holding(stream: bytes) -> Holding:
-    at, number, rows, columns, decoded_bytes = 0, 0, 0, 0, 0
+    at, number, rows, columns, decoded_bytes, dictionaries = 0, 0, 0, 0, 0, 0
     codec: Codec | None = None
     while at < len(stream):
         mark, size = _HEAD.unpack_from(stream, at)
@@ -77,10 +77,13 @@ def _holding(stream: bytes) -> Holding:
             body = memoryview(stream)[at : at + body_bytes]
             compression = batch.table(3)
             if compression is None:
-                decoded_bytes += body_bytes
+                held = body_bytes
             else:
                 codec = CODECS.get(compression.u8(0))
-                decoded_bytes += _decoded_bytes(batch, body)
+                held = _decoded_bytes(batch, body)
+            if kind == DICTIONARY:
+                dictionaries += held
+            decoded_bytes += held + (dictionaries if kind == BATCH else 0)     # each batch goes through them anew
         at += body_bytes
         number += 1
     if not number:

@@ -17,6 +17,10 @@ from worker.records import PlainRecord, Record
 
 ENTITY = "entity"                       # the column that names it where no setting does
 EXPANSION = 8                           # a stream may come to so many times the most bytes of a record, no more
+# A poll is bounded by the bytes that it fetches: what those may become must be, too. Rows of columns without buffers
+# cost a sender nothing.
+DENSITY = 16                            # bytes of float32s that a byte of a stream may become …
+SPARSE_BYTES = 16_384                   # … and so many more, for a few readings that lack most features
 
 _OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
 
@@ -54,6 +58,12 @@ def require_modest(value: bytes, schema: ReadingSchema) -> ipc.Holding:
             "too_large",
             f"{len(value)} bytes that come to {max(found.decoded_bytes, matrix_bytes)}; at most {most_bytes} are "
             f"held ({EXPANSION} times ZMU_INPUT__MAX_RECORD_BYTES)",
+        )
+    if matrix_bytes > DENSITY * len(value) + SPARSE_BYTES:
+        raise Refused(
+            "too_large",
+            f"{len(value)} bytes that come to {matrix_bytes} as {found.rows} rows of {len(schema.features)} features; "
+            f"at most {DENSITY} times as many are held: send what is there of them, less compressed",
         )
     return found
 

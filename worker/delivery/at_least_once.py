@@ -88,6 +88,8 @@ class AtLeastOnce(Deferred):
         if self._due():
             self._begin_commit()
             self._see_commit()
+        if not (self._batches or self._reached or self._commit):
+            self._writable = True           # nothing is in hand that was not taken
         return changes
 
     def _answers(self) -> list[Change]:
@@ -161,8 +163,13 @@ class AtLeastOnce(Deferred):
         self._failures += 1
 
     def _follow(self, reach: Reach) -> None:
-        for row in reach.rows:
-            row.send(self._output)
+        refused: Exception | None = None
+        for row in reach.rows:              # after one that is refused at once, each would be waited for in vain
+            if refused is None:
+                row.send(self._output)
+                refused = row.error() if row.done() else None
+            else:
+                row.fail(refused)
 
     def _reaches(self) -> Iterator[Reach]:
         if self._commit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -76,9 +77,14 @@ class Outgoing:
             self.stuck = sent.refusal is not None
 
     def press(self, sink: Sink) -> None:
-        """Where each message goes by itself: the next one, once the one before is on its topic."""
+        """Where each message goes by itself: the next one, once the one before is on its topic. For a while: whoever
+        calls has a heart to beat, and calls again.
+        """
+        until = time.monotonic() + PRESS_SECONDS
         for sent in self.messages if self.alone else ():
             if not sent.under_way:
+                if time.monotonic() >= until:
+                    return
                 sent.send(sink)
                 sink.flush(PRESS_SECONDS)
             if not sent.done():
@@ -139,7 +145,10 @@ class Row:
         self._receipt = sink.send(self.message)
 
     def give_up(self) -> None:
-        self._receipt = Failed(CommitLost("its partition has gone"))
+        self.fail(CommitLost("its partition has gone"))
+
+    def fail(self, why: Exception) -> None:
+        self._receipt = Failed(why)
 
     def done(self) -> bool:
         return self._receipt is not None and self._receipt.done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,15 +12,23 @@ from kafka.errors import CommitFailedError, KafkaError
 from worker.errors import BrokerError
 from worker.source import CommitLost
 
+BEHIND_MS = 25_000                      # a commit in the background is over before it is given up (COMMIT_SECONDS)
+TICK_SECONDS = 0.005
+
 
 class GroupCommits:
     """A topic's, by a member of the group. Offsets come by partition, each the next one to read, and notes beside."""
 
     def __init__(self, consumer: KafkaConsumer, topic: str, timeout_ms: int) -> None:
         self._consumer, self._topic, self._timeout_ms = consumer, topic, timeout_ms
+        self._behind: Committing | None = None
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         """Raises CommitLost where the partitions have moved on, and BrokerError."""
+        # One that is under way may be tried again after this one, and would undo it: the log may have lost its end.
+        until = time.monotonic() + BEHIND_MS / 1000
+        while self._behind is not None and not self._behind.done() and time.monotonic() < until:
+            time.sleep(TICK_SECONDS)
         try:
             self._consumer.commit(self.with_notes(offsets, notes), timeout_ms=self._timeout_ms)
         except KafkaError as error:
@@ -31,8 +40,9 @@ class GroupCommits:
         # coordinator, its future tells of that, and not of the commit.
         coordinator = self._consumer._coordinator
         what = self.with_notes(offsets, notes)
-        call = coordinator._commit_offsets_sync_async
-        return Committing(coordinator._manager.call_soon(call, what, self._timeout_ms))
+        call, timeout_ms = coordinator._commit_offsets_sync_async, min(self._timeout_ms, BEHIND_MS)
+        self._behind = Committing(coordinator._manager.call_soon(call, what, timeout_ms))
+        return self._behind
 
     def with_notes(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> dict[Any, Any]:
         return {
