@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
-from deploy.demo.interrupt import Interrupt
+from deploy.demo.interrupt import ENDED_EARLY, Interrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,4 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == ENDED_EARLY:
+        # An interrupt that came through exec() or eval() of a text (a dataclass being made, say) is remembered by Python
+        # as one that nobody caught: instead of leaving with this code, it would end itself by SIGINT.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
