@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     if code == ENDED_EARLY:
-        # An interrupt that came through exec() or eval() of a text (a dataclass being made, say) is remembered by Python
-        # as one that nobody caught: instead of leaving with this code, it would end itself by SIGINT.
+        # An interrupt that came through exec() or eval() of a text (a dataclass being made, say) is remembered by
+        # Python as one that nobody caught: instead of leaving with this code, it would end itself by SIGINT.
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
