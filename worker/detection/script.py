@@ -1,8 +1,7 @@
 """A model's pass over a block as a list of kernels, with no Python between them.
 
-A block is 256 short rows: telling torch what to do next costs as much as doing it. TorchScript goes through the list
-in a third of the time that Python takes. torch.compile would too, and takes most of a minute, and a C++ compiler, to
-begin.
+A block is 256 short rows: telling torch what to do next is a large part of what it costs. TorchScript goes through the
+list without Python. torch.compile would too, and needs a C++ compiler and much longer to begin.
 
 Legend: R rows of a block, D inputs, N outputs.
 """

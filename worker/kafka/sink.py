@@ -82,7 +82,7 @@ class KafkaSink:
             "max_request_size": self._max_message_bytes + 65_536,
             "max_block_ms": kafka.request_timeout_ms,
             "allow_auto_create_topics": False,
-            "linger_ms": 1,               # those of one batch go together: less than half the requests
+            "linger_ms": 1,               # those of one batch go together, in fewer requests
             "metrics_enabled": False,
         }
 
