@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from deploy.demo.broker import free_port
 from tests.deploy.promql import DEPLOY
-from tests.programs import until
+from tests.deploy.serving import Serving
 
 EXAMPLE = DEPLOY / "prometheus" / "alertmanager.yml"
 
@@ -60,58 +57,26 @@ class Receiver:
         }
 
 
-class Alertmanager:
-    """A context manager. hook: the address that all receivers tell, at once; without one, the example as it is."""
+class Alertmanager(Serving):
+    """hook: the address that all receivers tell, at once; without one, the example as it is."""
+
+    PROGRAM = "prometheus-alertmanager"
 
     def __init__(self, folder: Path, hook: str | None = None) -> None:
-        self._folder, self._config = folder, EXAMPLE
-        self.address = f"127.0.0.1:{free_port('127.0.0.1')}"
+        super().__init__(folder)
+        self._config = EXAMPLE
         if hook is not None:
             self._config = folder / "alertmanager.json"                     # JSON is YAML
             self._config.write_text(json.dumps(_in_a_hurry(hook)))
 
-    @staticmethod
-    def there() -> bool:
-        return shutil.which("prometheus-alertmanager") is not None
-
-    def __enter__(self) -> Alertmanager:
-        self._log = (self._folder / "alertmanager.log").open("w")
-        self._process = subprocess.Popen(
-            [
-                "prometheus-alertmanager",
-                f"--config.file={self._config}",
-                f"--storage.path={self._folder}",
-                f"--web.listen-address={self.address}",
-                "--cluster.listen-address=",
-            ],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            until(self._answers, 20, lambda: Path(self._log.name).read_text())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
+    def _arguments(self) -> list[str]:
+        return [f"--config.file={self._config}", f"--storage.path={self._folder}", "--cluster.listen-address="]
 
     def alerts(self) -> list[dict[str, Any]]:
         """Those that are not resolved, each with its status. Raises OSError."""
         with urllib.request.urlopen(f"http://{self.address}/api/v2/alerts", timeout=5) as answer:
             found: list[dict[str, Any]] = json.load(answer)
             return found
-
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, Path(self._log.name).read_text()
-        try:
-            self.alerts()
-        except OSError:
-            return False
-        return True
 
 
 def _in_a_hurry(hook: str) -> dict[str, Any]:

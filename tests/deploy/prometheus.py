@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from deploy.demo.broker import free_port
 from tests.deploy.promql import DEPLOY, RULES
-from tests.programs import until
+from tests.deploy.serving import Serving
 
 SCRAPE_INTERVAL = "500ms"
 # In Grafana they come from the panel's width and the data source; four scrapes are Grafana's own least.
@@ -28,46 +25,22 @@ class PromQLError(Exception):
     """What Prometheus says of an expression."""
 
 
-class Prometheus:
-    """A context manager. targets: addresses by the name of the job that scrapes them.
+class Prometheus(Serving):
+    """targets: addresses by the name of the job that scrapes them.
 
     alertmanager: the address of one that is told of alerts, and these do not wait for what they notice to last.
     """
 
+    PROGRAM = "prometheus"
+
     def __init__(self, folder: Path, targets: Mapping[str, str], alertmanager: str | None = None) -> None:
-        self._folder, self._targets, self._alertmanager = folder, targets, alertmanager
-        self._address = f"127.0.0.1:{free_port('127.0.0.1')}"
+        super().__init__(folder)
+        self._targets, self._alertmanager = targets, alertmanager
 
-    @staticmethod
-    def there() -> bool:
-        return shutil.which("prometheus") is not None
-
-    def __enter__(self) -> Prometheus:
+    def _arguments(self) -> list[str]:
         config = self._folder / "prometheus.json"                           # JSON is YAML
         config.write_text(json.dumps(self._configuration()))
-        self._log = (self._folder / "prometheus.log").open("w")
-        self._process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={config}",
-                f"--storage.tsdb.path={self._folder / 'tsdb'}",
-                f"--web.listen-address={self._address}",
-                "--log.level=warn",
-            ],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            until(self._answers, 30, lambda: Path(self._log.name).read_text())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
+        return [f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'tsdb'}", "--log.level=warn"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """An instant vector, now. Raises PromQLError."""
@@ -98,21 +71,13 @@ class Prometheus:
         return config
 
     def _get(self, path: str, **parameters: str) -> Any:
-        url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=20) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             with error:
                 raise PromQLError(json.load(error)["error"]) from None
-
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, Path(self._log.name).read_text()
-        try:
-            with urllib.request.urlopen(f"http://{self._address}/-/ready", timeout=2):
-                return True
-        except OSError:
-            return False
 
 
 def as_grafana_asks(expression: str) -> str:
