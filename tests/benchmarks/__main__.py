@@ -1,6 +1,6 @@
 """make bench: all of it, or what is named.
 
-    python -m tests.benchmarks [throughput|processes|cost|arrow|training|gpu [OPTION …]]
+    python -m tests.benchmarks [throughput|latency|processes|cost|arrow|training|gpu [OPTION …]]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 BENCHES = {
     "throughput": "tests.benchmarks.throughput",
+    "latency": "tests.benchmarks.latency",
     "processes": "tests.benchmarks.processes",
     "cost": "tests.benchmarks.cost",
     "arrow": "tests.benchmarks.arrow",

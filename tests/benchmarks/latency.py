@@ -1,6 +1,6 @@
 """How long from a reading's timestamp to its event at a subscriber, at a steady pace, beside the loop by hand.
 
-    python -m tests.benchmarks.latency [--pace 2000] [--seconds 4] [--rounds 3]
+    python -m tests.benchmarks latency [--pace 2000] [--seconds 4] [--rounds 3]
 
 Everyone runs all the time; each in turn is sent readings, over some rounds, and a first one that counts for nothing:
 the broker's JVM and all connections are warm. Sender and subscriber are processes of their own. The floor is the
@@ -131,7 +131,7 @@ def table(turns: dict[str, list[Turn]]) -> str:
 def main(args: Sequence[str] | None = None) -> int:
     from deploy.demo.broker import EmbeddedBroker
 
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.latency", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks latency", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--pace", type=int, default=2_000, help="readings a second")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)

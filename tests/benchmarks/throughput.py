@@ -1,6 +1,6 @@
 """How fast the worker drains a topic by each of its ways, beside a loop written by hand and a consumer that only polls.
 
-    python -m tests.benchmarks [--readings 600000] [--runs 3] [--json FILE]
+    python -m tests.benchmarks [--readings 600000] [--runs 3] [--only NAME …] [--json FILE]
 
 Each runs by itself as a process on the same topic, one after the other, `runs` times over: a slow minute hits all.
 The ratio to the loop written by hand is what counts; of the ratios of the runs, the median and the spread are shown.
@@ -111,8 +111,8 @@ def exposition(program: Program) -> dict[str, float]:
     return sums
 
 
-def measure(broker: str, readings: int, runs: int) -> dict[str, dict[str, list[Speed]]]:
-    """Speeds by form of the readings and by who."""
+def measure(broker: str, readings: int, runs: int, only: Sequence[str] = ()) -> dict[str, dict[str, list[Speed]]]:
+    """Speeds by form of the readings and by who. only: these beside the loop by hand, where any are named."""
     admin = KafkaAdminClient(bootstrap_servers=broker)
     admin.create_topics([NewTopic(f"bench-{form}", PARTITIONS, 1) for form in FORMS])
     admin.create_topics([NewTopic(name, 1, 1) for name in OUTPUTS])
@@ -127,16 +127,18 @@ def measure(broker: str, readings: int, runs: int) -> dict[str, dict[str, list[S
         for form in FORMS:
             fill(broker, f"bench-{form}", form, readings)
             for run in range(runs):
-                for name, speed in contenders(bench, form, run):
+                for name, speed in contenders(bench, form, run, only):
                     found[form].setdefault(name, []).append(speed())
                     print(f"{form:8} {name:30} {found[form][name][-1].per_second:10,.0f} a second", file=sys.stderr)
     return found
 
 
-def contenders(bench: Bench, form: str, run: int) -> list[tuple[str, Callable[[], Speed]]]:
+def contenders(
+    bench: Bench, form: str, run: int, only: Sequence[str]
+) -> list[tuple[str, Callable[[], Speed]]]:
     group = f"bench-{form}-{run}-{os.getpid()}"
     ways = [way for way in WAYS if way[2]["ZMU_CORE"] == "python" or compiled.built()]
-    return [
+    all_of_them = [
         (PLAIN, lambda: bench.plain(form, f"{group}-plain")),
         (POLL, lambda: bench.poll_only(form)),
         *(
@@ -144,6 +146,7 @@ def contenders(bench: Bench, form: str, run: int) -> list[tuple[str, Callable[[]
             for number, (name, model, how) in enumerate(ways)
         ),
     ]
+    return [one for one in all_of_them if not only or one[0] in (PLAIN, *only)]
 
 
 def table(found: dict[str, dict[str, list[Speed]]]) -> str:
@@ -175,12 +178,14 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--readings", type=int, default=600_000)
     parser.add_argument("--runs", type=int, default=3)
+    names = ", ".join(map(repr, (POLL, *(way[0] for way in WAYS))))
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help=f"beside the loop by hand: {names}")
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     asked = parser.parse_args(args)
     where = machine()
     print(where)
     with EmbeddedBroker() as broker:
-        found = measure(broker.bootstrap_servers, asked.readings, asked.runs)
+        found = measure(broker.bootstrap_servers, asked.readings, asked.runs, asked.only)
     print(table(found))
     if asked.json:
         kept = {"machine": where, "readings": asked.readings, "speeds": found}

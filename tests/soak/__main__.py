@@ -27,7 +27,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 def write(figures: Figures, command: str, page: Path = PAGE) -> None:
     head = f"Kafka {KAFKA_VERSION}, {time.strftime('%Y-%m-%d')}: `{command}`\n\n"
-    write_part(page, "tests/soak", head + figures.markdown())
+    write_part(page, f"tests/soak: {figures.delivery}", head + figures.markdown())
 
 
 def main(args: Sequence[str] | None = None) -> int:

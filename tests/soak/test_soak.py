@@ -46,7 +46,7 @@ def test_a_sample_of_a_real_process() -> None:
 
 def test_the_note(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- tests/soak -->\nold\n<!-- end -->\nafter\n")
+    page.write_text("before\n<!-- tests/soak: exactly-once -->\nold\n<!-- end -->\nafter\n")
     write(figures(FLAT), "python -m tests.soak", page)
     assert "| events lost, dead letters lost | 0, 0 |" in page.read_text()
     assert "old" not in page.read_text()

@@ -36,7 +36,8 @@ def guarded(x_BD: Tensor) -> Tensor:
 
 def room(x_BK: Tensor, columns: int) -> Tensor:
     """For so many columns beside each row of x_BK: every row starts on a 64-byte boundary."""
-    return x_BK.new_empty(*x_BK.shape[:-1], columns + -columns % ALIGNMENT)[..., :columns]
+    rows, columns = int(x_BK.shape[-2]), int(columns)      # numbers to a trace too, which would work them out each time
+    return x_BK.new_empty(rows, columns + -columns % ALIGNMENT)[:, :columns]
 
 
 def aligned(x_BK: Tensor) -> Tensor:
