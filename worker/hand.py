@@ -6,10 +6,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from worker.kafka.batches import RecordBatch, next_offsets, size, walk
+from worker.kafka.batches import Headers, RecordBatch, next_offsets, size, walk
 from worker.records import Record
-
-Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Hand:

@@ -27,7 +27,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from worker import build, log
-from worker.hand import Hand, Headers
+from worker.hand import Hand
+from worker.kafka.batches import Headers
 from worker.kafka.sink import Message
 from worker.settings import Settings
 

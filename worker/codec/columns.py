@@ -14,9 +14,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from worker import compiled
+from worker.codec.lines import LineDecoder
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
-from worker.kafka.batches import RecordBatch, walk
+from worker.kafka.batches import RecordBatch, parts, walk
 from worker.records import I32, Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
@@ -45,6 +46,8 @@ class ColumnDecoder:
         self._readings = ReadingDecoder(schema, entities)
         self._entities, self._features = entities, len(schema.features)
         self._core = _core(schema)
+        typed = self._readings.typed
+        self._lines = None if typed is None else LineDecoder(schema, typed, entities)
 
     def decode(self, fetched: Sequence[Record] | Sequence[RecordBatch]) -> Decoded:
         """Readings in order of arrival. Raises StreamError for a batch that is not as the format says."""
@@ -52,7 +55,7 @@ class ColumnDecoder:
         if len(batches) < len(fetched):
             return self._one_by_one([one for one in fetched if not isinstance(one, RecordBatch)], "records")
         if self._core is None:
-            return self._one_by_one([record for batch in batches for record in walk(batch)], "python")
+            return self._in_python(batches)
         found = self._core.decode([batch[:CORE_FIELDS] for batch in batches])
         code = self._entities.code
         codes = np.array([code(partition, name) for partition, name in found.entities], np.int32)
@@ -82,6 +85,32 @@ class ColumnDecoder:
             number_B = np.concatenate([number_B, _numbers(rest.batch, left)])
             batch = batch.take(np.lexsort((batch.offset_B, number_B)))      # a stable sort: rows stay as they are
         return Decoded(batch, rest.refused, value_bytes, "compiled")
+
+    def _in_python(self, batches: Sequence[RecordBatch]) -> Decoded:
+        readings: list[Batch] = []
+        refused: list[Refusal] = []
+        left: list[Record] = []
+        value_bytes = 0
+
+        def read_left() -> None:
+            batch, bad = self._readings.decode(left)
+            readings.append(batch)
+            refused.extend(bad)
+            left.clear()
+
+        for batch in batches:
+            records = parts(batch)
+            value_bytes += sum(len(value) for _, _, _, value, _ in records if value)
+            plain = None if self._lines is None else self._lines.decode(batch, records)
+            if plain is None:
+                left += [PlainRecord(batch.topic, batch.partition, *record) for record in records]
+                continue
+            if left:
+                read_left()
+            readings.append(plain)
+        if left or not readings:
+            read_left()
+        return Decoded(Batch.joined(readings), refused, value_bytes, "python")
 
     def _one_by_one(self, records: Sequence[Record], path: Path) -> Decoded:
         batch, refused = self._readings.decode(records)

@@ -7,10 +7,9 @@ finite number is refused, never guessed. A record may also be an Arrow stream, m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -18,6 +17,7 @@ import numpy as np
 
 from worker.codec import outline
 from worker.codec.rules import FLOAT32_MAX, Refused, entity_of, kind_of, overflow, require_size, timestamp_of
+from worker.codec.typed import typed
 from worker.entities import Entities
 from worker.kafka_settings import InputSettings
 from worker.records import F32, Batch, Record, Refusal
@@ -56,13 +56,8 @@ class ReadingDecoder:
     def __init__(self, schema: ReadingSchema, entities: Entities) -> None:
         self._schema = schema
         self._entities = entities
-        self._typed: msgspec.json.Decoder[Any] | None
-        try:
-            self._typed = msgspec.json.Decoder(_struct(schema))
-        except ValueError:
-            self._typed = None              # every reading is read patiently
+        self.typed = typed(schema)
         self._generic = msgspec.json.Decoder()
-        self._features: Callable[[Any], Any] = attrgetter(*(f"f_{i}" for i in range(len(schema.features))))
         self._single = len(schema.features) == 1
         self._missing = (None,) * len(schema.features)
         self._arrow: ArrowDecoder | None = None         # made for the first stream: few topics have any
@@ -136,10 +131,10 @@ class ReadingDecoder:
         require_size(value, self._schema.max_record_bytes)
         if len(value) > self._schema.max_fields or value.count(b"[") + value.count(b"{") > self._schema.max_depth:
             self._require_modest(value)
-        if self._typed is None:
+        if self.typed is None:
             return self._read_patiently(record, value)
         try:
-            reading = self._typed.decode(value)
+            reading = self.typed.decoder.decode(value)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             return self._read_patiently(record, value)
         if reading.values is not None:
@@ -147,7 +142,7 @@ class ReadingDecoder:
             if len(row) != len(self._missing):
                 raise self._wrong_length(len(row))
         else:
-            row = self._features(reading)
+            row = self.typed.features(reading)
             if self._single:
                 row = (row,)
             if row == self._missing:
@@ -214,26 +209,6 @@ def _arrow_decoder(schema: ReadingSchema, entities: Entities) -> ArrowDecoder:
             "no_pyarrow", f"an Arrow stream, which this worker cannot read ({error}); pip install pyarrow there"
         ) from None
     return ArrowDecoder(schema, entities)
-
-
-def _struct(schema: ReadingSchema) -> type[msgspec.Struct]:
-    """A reading as a type for msgspec, its features first and renamed, since names of features can be any text.
-
-    Raises ValueError for a name that JSON would escape, which msgspec does not take.
-    """
-    names: dict[str, str] = {}
-    fields: list[tuple[str, Any, Any]] = []
-    for i, feature in enumerate(schema.features):
-        names[f"f_{i}"] = feature
-        fields.append((f"f_{i}", float | None, None))
-    fields.append(("values", list[float | None] | None, None))
-    names["values"] = schema.values_field
-    # Where a role has no field of its own, a name that no reading has keeps it absent.
-    fields.append(("entity", str | int | None, None))
-    names["entity"] = schema.entity_field if schema.entity_field is not None else "\x7fentity"
-    fields.append(("timestamp", int | float | str | None, None))
-    names["timestamp"] = schema.timestamp_field if schema.timestamp_field is not None else "\x7ftimestamp"
-    return msgspec.defstruct("Reading", fields, rename=names, gc=False)
 
 
 def _number(feature: str, value: object) -> float | None:

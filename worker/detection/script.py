@@ -3,6 +3,9 @@
 A block is 256 short rows: telling torch what to do next is a large part of what it costs. TorchScript goes through the
 list without Python. torch.compile would too, and needs a C++ compiler and much longer to begin.
 
+torch never forgets a script. So weights are no part of it: a list serves every model of its kind, and a worker that has
+taken a thousand of them has kept one.
+
 Legend: R rows of a block, D inputs, N outputs.
 """
 
@@ -12,15 +15,17 @@ import copy
 import logging
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worker.detection.reconstructor import Reconstructor
 
 TRIALS = 4                              # TorchScript looks on for two passes, and may then change its list
 
 Pass = Callable[[Tensor], Tensor]
+_lists: dict[tuple[Any, ...], Callable[..., Tensor]] = {}       # by kind of model
 
 
 @torch.inference_mode()
@@ -33,7 +38,15 @@ def scripted(model: Reconstructor, example_RD: Tensor, asked: int | None) -> Pas
         return model.predict(x_RD, asked)
 
     try:
-        script = _script(model, example_RD, asked)
+        weights = tuple(tensor.detach() for tensor in _tensors(model).values())
+        kind = _kind(model, example_RD, asked)
+        if kind not in _lists:
+            _lists[kind] = _listed(model, example_RD, asked, weights)
+        kernels = _lists[kind]
+
+        def script(x_RD: Tensor) -> Tensor:
+            return kernels(x_RD, *weights)
+
         trial_RD = torch.randn(example_RD.shape, generator=torch.Generator().manual_seed(0))
         expected_RN = said(trial_RD)
         if not all(torch.equal(script(trial_RD), expected_RN) for _ in range(TRIALS)):
@@ -44,17 +57,43 @@ def scripted(model: Reconstructor, example_RD: Tensor, asked: int | None) -> Pas
     return script
 
 
-def _script(model: Reconstructor, example_RD: Tensor, asked: int | None) -> Pass:
-    fixed = without_gradients(model)
+def _listed(
+    model: Reconstructor, example_RD: Tensor, asked: int | None, weights: tuple[Tensor, ...]
+) -> Callable[..., Tensor]:
+    """What the model does with an input and with weights that are inputs, too."""
+    blank = _without_weights(model)                             # torch.jit keeps what it has traced
+    places = [(blank.get_submodule(owner), name) for owner, _, name in (n.rpartition(".") for n in _tensors(model))]
+
+    def predict(x_RD: Tensor, *weights: Tensor) -> Tensor:
+        for (module, name), weight in zip(places, weights, strict=True):
+            setattr(module, name, weight)
+        try:
+            return blank.predict(x_RD, asked)
+        finally:
+            for module, name in places:
+                delattr(module, name)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                         # TorchScript is called deprecated
-        script: Pass = torch.jit.trace(  # type: ignore[no-untyped-call]
-            lambda x_RD: fixed.predict(x_RD, asked), (example_RD,), check_trace=False
+        traced: Callable[..., Tensor] = torch.jit.trace(  # type: ignore[no-untyped-call]
+            predict, (example_RD, *weights), check_trace=False
         )
-    return script
+    return traced
 
 
-def without_gradients(model: Reconstructor) -> Reconstructor:
-    """The same model on the same memory, its weights no longer to be learnt: a script takes no others."""
-    fixed = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
-    return copy.deepcopy(model, fixed)
+def _without_weights(model: Reconstructor) -> Reconstructor:
+    blank = copy.deepcopy(model, {id(tensor): None for tensor in _tensors(model).values()})
+    for module in blank.modules():
+        module._parameters.clear()
+        module._buffers.clear()
+    return blank
+
+
+def _tensors(model: Reconstructor) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _kind(model: Reconstructor, example_RD: Tensor, asked: int | None) -> tuple[Any, ...]:
+    """What decides which kernels a pass calls. Whatever else does shows in other numbers."""
+    shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in _tensors(model).items())
+    return type(model), repr(model), shapes, tuple(example_RD.shape), asked

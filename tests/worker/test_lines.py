@@ -1,0 +1,73 @@
+"""A record batch as one text of lines: the readings that its records are, or none of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.factory import FEATURES
+from tests.worker.test_columns import decoder_of, many, opened, the_same_in_every_way
+from worker.codec.lines import LEAST, LineDecoder
+from worker.codec.readings import ReadingSchema
+from worker.codec.typed import typed
+from worker.entities import Entities
+from worker.kafka.batches import parts
+
+PLAIN = b'{"temperature":1.25,"flow":-3,"timestamp":1764000000000}'
+
+
+def plain(values: list[bytes | None]) -> bool:
+    """Whether they were decoded as lines."""
+    schema = ReadingSchema(FEATURES)
+    typed_ = typed(schema)
+    assert typed_ is not None
+    (batch,) = opened(many(values))
+    return LineDecoder(schema, typed_, Entities()).decode(batch, parts(batch)) is not None
+
+
+def test_plain_readings_go_at_once() -> None:
+    assert plain([PLAIN] * LEAST)
+    assert plain([b'{"values":[1,2,3]}'] * LEAST)
+    assert not plain([PLAIN] * (LEAST - 1))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [b'{"flow":1},{"flow":2}', b'{"a":{"b":1}', b'{"flow":3}}'],        # as many objects as records
+        [b'{"flow":1} {"flow":2}', b'{"a":[{"b":1}', b'{"flow":3}]}'],
+        [b'{"flow":1}\n{"flow":2}', b'{"a":"}', b'{"flow":3}"}'],
+        [b'{"flow":1}{"flow":2}', b'{"a":', b"1}"],
+        [b'{"flow":1}\n{"flow":2}', b""],
+        [b'{"flow":1}\n{"flow":2}', None],
+        [b'{"flow":1}{"flow":2}'],
+        [b'{\n"flow":1\n}'],
+        [b' {"flow":1}', b'{"flow":1} '],
+        [b'{"values":[1,2]}', b'{"values":[1,2,3,4]}'],
+        [b'{"values":[1,2,null]}', b'{"values":[null,null,null]}'],
+        [b'{"flow":null}', b'{"pressure":null,"flow":2}'],
+        [b'{"other":1}'],
+        [b'{"flow":1e39}'],
+        [b'{"flow":1,"timestamp":%d}' % stamp for stamp in (-(2**63), 2**63, 2**80, 10**11, 10**11 - 1, 0, -1)],
+        [b'{"flow":1,"timestamp":1.5}', b'{"flow":1,"timestamp":"2026-01-01T00:00:00Z"}', b'{"flow":1}'],
+        [b'{"flow":1,"timestamp":1e300}'],
+        [b'{"flow":1,"timestamp":"soon"}'],
+        [b"\xff\xff\xff\xff\x00"],
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_is_not_plain_among_what_is(odd: list[bytes | None], before: int) -> None:
+    found = the_same_in_every_way(many([PLAIN] * before + odd + [PLAIN]), ReadingSchema(FEATURES))
+    assert len(found) == before + len(odd) + 1
+
+
+def test_batches_that_are_plain_keep_their_place_among_those_that_are_not() -> None:
+    entities = Entities()
+    batches = [
+        batch._replace(partition=number)
+        for number, values in enumerate([[b"{", PLAIN], [PLAIN] * LEAST, [PLAIN], [PLAIN] * LEAST + [b""]])
+        for batch in opened(many(values))
+    ]
+    decoded = decoder_of("python", ReadingSchema(FEATURES), entities).decode(batches)
+    assert decoded.batch.partition_B.tolist() == [0] + [1] * LEAST + [2] + [3] * LEAST
+    assert [refusal.record.partition for refusal in decoded.refused] == [0, 3]
+    assert decoded.value_bytes == 1 + len(PLAIN) * (2 * LEAST + 2)
