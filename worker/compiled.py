@@ -6,6 +6,7 @@ to the bit; tests hold the two equal.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -35,9 +36,14 @@ def choose(how: Choice) -> None:
 
 def core() -> Any | None:
     """The extension module; None where the twins in Python are to do the work."""
-    return import_module(MODULE) if _wanted and built() else None
+    return _module() if _wanted else None
+
+
+@cache
+def _module() -> Any | None:
+    return import_module(MODULE) if built() else None
 
 
 def kind() -> Literal["compiled", "python"]:
     """Which of the two works."""
-    return "compiled" if _wanted and built() else "python"
+    return "python" if core() is None else "compiled"

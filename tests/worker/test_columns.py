@@ -63,8 +63,7 @@ def the_same_in_every_way(raw: bytes, schema: ReadingSchema, **asked: Any) -> li
     batch, refused = ReadingDecoder(schema, entities).decode(list(stock(raw, **asked).take(None)))
     expected = spelled(Decoded(batch, refused, 0, "records"), entities)
     for way, least in (("python", 8), ("python", 1), ("compiled", 8))[: 3 if compiled.built() else 2]:
-        entities = Entities()
-        decoder = decoder_of(way, schema, entities)
+        decoder = decoder_of(way, schema, entities := Entities())
         batches = opened(raw, **asked)
         with mock.patch.object(lines, "LEAST", least):
             assert spelled(decoder.decode(batches), entities) == expected, (way, least)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 
 from tests.factory import FEATURES
 from tests.worker.test_columns import decoder_of, many, opened, the_same_in_every_way
+from worker.codec import lines
 from worker.codec.lines import LEAST, LineDecoder
 from worker.codec.readings import ReadingSchema
-from worker.codec.typed import typed
+from worker.codec.typed import typed_of
 from worker.entities import Entities
 from worker.kafka.batches import parts
 
@@ -18,10 +22,10 @@ PLAIN = b'{"temperature":1.25,"flow":-3,"timestamp":1764000000000}'
 def plain(values: list[bytes | None]) -> bool:
     """Whether they were decoded as lines."""
     schema = ReadingSchema(FEATURES)
-    typed_ = typed(schema)
-    assert typed_ is not None
+    typed = typed_of(schema)
+    assert typed is not None
     (batch,) = opened(many(values))
-    return LineDecoder(schema, typed_, Entities()).decode(batch, parts(batch)) is not None
+    return LineDecoder(schema, typed, Entities()).decode(batch, parts(batch)) is not None
 
 
 def test_plain_readings_go_at_once() -> None:
@@ -37,6 +41,9 @@ def test_plain_readings_go_at_once() -> None:
         [b'{"flow":1} {"flow":2}', b'{"a":[{"b":1}', b'{"flow":3}]}'],
         [b'{"flow":1}\n{"flow":2}', b'{"a":"}', b'{"flow":3}"}'],
         [b'{"flow":1}{"flow":2}', b'{"a":', b"1}"],
+        [b'{"flow":1}{"flow":2}', b'{"flow":', b"3}"],
+        [b'{"flow":1}\n{"flow":2}', b'{"flow":', b"3}"],
+        [b'{"flow":1,"z":%s}' % (b"[" * depth + b"]" * depth) for depth in (1, 31, 32)],
         [b'{"flow":1}\n{"flow":2}', b""],
         [b'{"flow":1}\n{"flow":2}', None],
         [b'{"flow":1}{"flow":2}'],
@@ -71,3 +78,40 @@ def test_batches_that_are_plain_keep_their_place_among_those_that_are_not() -> N
     assert decoded.batch.partition_B.tolist() == [0] + [1] * LEAST + [2] + [3] * LEAST
     assert [refusal.record.partition for refusal in decoded.refused] == [0, 3]
     assert decoded.value_bytes == 1 + len(PLAIN) * (2 * LEAST + 2)
+
+
+def test_a_stamp_of_kafkas_after_the_year_9999() -> None:
+    found = the_same_in_every_way(many([b'{"flow":1}'] * 9, stamp=2**50), ReadingSchema(FEATURES))
+    assert {row[1] for row in found} == {"bad_timestamp"}
+
+
+def test_no_name_in_a_reading_stands_for_the_time_or_the_entity_where_none_does() -> None:
+    reading = b'{"flow":1,"\x7ftimestamp":5,"\x7fentity":"other"}'
+    found = the_same_in_every_way(many([reading] * 9), ReadingSchema(FEATURES, timestamp_field=None))
+    assert {row[2:4] for row in found} == {(1_000, "pump-1")}
+
+
+def test_whoever_sends_numbers_chooses_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's hash of an integer is its rest by 2^61 - 1: a dict of thousands with one hash takes forever."""
+    hashed: list[object] = []
+
+    class Dict(dict[Any, Any]):
+        @classmethod
+        def fromkeys(cls, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:  # type: ignore[override]
+            hashed.extend(keys := list(keys))
+            return dict.fromkeys(keys, value)
+
+    def set_(values: Iterable[Any]) -> set[Any]:
+        hashed.extend(values := list(values))
+        return set(values)
+
+    monkeypatch.setattr(lines, "dict", Dict, raising=False)
+    monkeypatch.setattr(lines, "set", set_, raising=False)
+    numbers = [k * (2**61 - 1) for k in range(1, 10)]
+    for field in ("machine", "timestamp"):
+        values = [b'{"flow":1,"%s":%d}' % (field.encode(), number) for number in numbers]
+        found = the_same_in_every_way(
+            many([*values, b'{"flow":1,"timestamp":1.5,"machine":2}']), ReadingSchema(FEATURES, entity_field="machine")
+        )
+        assert len(found) == 10
+    assert {type(one) for one in hashed} == {str, type}

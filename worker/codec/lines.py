@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 LEAST = 8                               # records; of fewer, columns cost more than they save
 
 
+class NotPlain(Exception):
+    """To be read one by one."""
+
+
+_NOT_PLAIN = (NotPlain, Refused, msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError)
+
+
 class LineDecoder:
     """Legend: B readings of the batch, F features."""
 
@@ -33,7 +40,7 @@ class LineDecoder:
         self._bytes = min(schema.max_record_bytes, schema.max_fields)   # a text has no more fields than bytes
 
     def decode(self, batch: RecordBatch, parts: Sequence[Part]) -> Batch | None:
-        """parts: of the batch's records."""
+        """parts: of the batch's records. None where one of them is not plain."""
         if len(parts) < LEAST:
             return None
         offsets, stamps, keys, values, _ = zip(*parts, strict=True)
@@ -94,34 +101,33 @@ class LineDecoder:
         return wide_BF.astype(np.float32)
 
     def _times(self, batch: RecordBatch, parts: Sequence[Part], stamps: Sequence[int], fields: list[Any]) -> I64:
-        if set(map(type, fields)) == {int}:
+        name = self._schema.timestamp_field
+        kinds = set(map(type, fields))                          # no set of values: who sends them chooses their hash
+        if name is None or kinds == {type(None)}:
+            time_B: I64 = np.maximum(np.array(stamps, np.int64), 0)
+        elif kinds == {int}:
             given_B = np.array(fields, np.int64)
             if ((given_B < 0) | (given_B > LATEST_MS)).any():
                 raise NotPlain
-            time_B: I64 = np.where(given_B < SECONDS_BELOW, given_B * 1000, given_B)
-        elif set(fields) == {None}:
-            time_B = np.maximum(np.array(stamps, np.int64), 0)
+            time_B = np.where(given_B < SECONDS_BELOW, given_B * 1000, given_B)
         else:
             records = (PlainRecord(batch.topic, batch.partition, *part) for part in parts)
-            name = self._schema.timestamp_field
-            time_B = np.array([timestamp_of(*of) for of in zip(records, [name] * len(fields), fields, strict=True)])
+            both = zip(records, fields, strict=True)
+            time_B = np.array([timestamp_of(record, name, field) for record, field in both], np.int64)
         if ((time_B < 0) | (time_B > LATEST_MS)).any():
             raise NotPlain
         return time_B
 
     def _codes(self, batch: RecordBatch, keys: Sequence[bytes | None], fields: list[Any]) -> I32:
         name = self._schema.entity_field
-        whose = keys if name is None else fields
-        named: dict[Any, str] = {}
+        whose: Sequence[bytes | str | None] = keys
+        if name is not None:
+            if not set(map(type, fields)) <= {str, int}:
+                raise NotPlain
+            whose = list(map(str, fields))                      # text hashes as nobody can foresee; numbers do not
+        named: dict[bytes | str | None, str] = {}
         for one in dict.fromkeys(whose):
-            record = PlainRecord(batch.topic, batch.partition, 0, 0, one if name is None else None, None)
-            named[one] = entity_of(record, name, one)
+            key = one if isinstance(one, bytes) else None
+            named[one] = entity_of(PlainRecord(batch.topic, batch.partition, 0, 0, key, None), name, one)
         code_of = {one: self._entities.code(batch.partition, entity) for one, entity in named.items()}
         return np.fromiter(map(code_of.__getitem__, whose), np.int32, len(whose))
-
-
-class NotPlain(Exception):
-    """To be read one by one."""
-
-
-_NOT_PLAIN = (NotPlain, Refused, msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError)

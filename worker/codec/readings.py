@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.codec import outline
 from worker.codec.rules import FLOAT32_MAX, Refused, entity_of, kind_of, overflow, require_size, timestamp_of
-from worker.codec.typed import typed
+from worker.codec.typed import typed_of
 from worker.entities import Entities
 from worker.kafka_settings import InputSettings
 from worker.records import F32, Batch, Record, Refusal
@@ -56,7 +56,7 @@ class ReadingDecoder:
     def __init__(self, schema: ReadingSchema, entities: Entities) -> None:
         self._schema = schema
         self._entities = entities
-        self.typed = typed(schema)
+        self.typed = typed_of(schema)
         self._generic = msgspec.json.Decoder()
         self._single = len(schema.features) == 1
         self._missing = (None,) * len(schema.features)

@@ -17,7 +17,7 @@ class Typed(NamedTuple):
     features: Callable[[Any], Any]          # of a reading, those that it names: a tuple, of one feature the value alone
 
 
-def typed(schema: ReadingSchema) -> Typed | None:
+def typed_of(schema: ReadingSchema) -> Typed | None:
     """None where msgspec cannot have such a type: every reading is read patiently then."""
     try:
         decoder = msgspec.json.Decoder(_struct(schema))

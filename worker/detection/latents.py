@@ -46,6 +46,9 @@ class Latents(nn.Module, ABC):
         super().__init__()
         self.latent, self.outputs, self.width = latent, outputs, width
 
+    def extra_repr(self) -> str:
+        return f"latent={self.latent}, outputs={self.outputs}, width={self.width}"
+
     @abstractmethod
     def moments(self, out_BE: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of z given x: (mu_BZ, logvar_BZ). mu is the code that scoring decodes."""

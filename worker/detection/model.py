@@ -91,6 +91,9 @@ class VAE(Reconstructor):
         if shape.output == "sigmoid":
             self.decoder.append(nn.Sigmoid())
 
+    def extra_repr(self) -> str:
+        return repr(self.shape)
+
     def forward(self, x_BD: Tensor) -> Forward:
         """The training path: z is drawn, so that the decoder sees a neighbourhood and not a point."""
         draw = self.latents.draw(self.encoder(guarded(x_BD)))

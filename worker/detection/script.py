@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ TRIALS = 4                              # TorchScript looks on for two passes, a
 
 Pass = Callable[[Tensor], Tensor]
 _lists: dict[tuple[Any, ...], Callable[..., Tensor]] = {}       # by kind of model
+_one_at_a_time = threading.Lock()
 
 
 @torch.inference_mode()
@@ -40,8 +42,9 @@ def scripted(model: Reconstructor, example_RD: Tensor, asked: int | None) -> Pas
     try:
         weights = tuple(tensor.detach() for tensor in _tensors(model).values())
         kind = _kind(model, example_RD, asked)
-        if kind not in _lists:
-            _lists[kind] = _listed(model, example_RD, asked, weights)
+        with _one_at_a_time:
+            if kind not in _lists:
+                _lists[kind] = _listed(model, example_RD, asked, weights)
         kernels = _lists[kind]
 
         def script(x_RD: Tensor) -> Tensor:
@@ -94,6 +97,6 @@ def _tensors(model: Reconstructor) -> dict[str, Tensor]:
 
 
 def _kind(model: Reconstructor, example_RD: Tensor, asked: int | None) -> tuple[Any, ...]:
-    """What decides which kernels a pass calls. Whatever else does shows in other numbers."""
+    """What decides which kernels a pass calls: shapes, and whatever else of a module its repr must tell."""
     shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in _tensors(model).items())
     return type(model), repr(model), shapes, tuple(example_RD.shape), asked

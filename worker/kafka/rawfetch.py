@@ -182,8 +182,8 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
 
     def _is_abort(self, header: Header, raw: memoryview) -> bool:
         try:
-            marker = next(iter(walk(self._opened(header, raw)._replace(from_offset=-1))), None)
-            return marker is not None and struct.unpack(">hh", marker.key or b"")[1] == _ABORT
+            markers = walk(self._opened(header, raw)._replace(from_offset=-1))
+            return bool(markers) and struct.unpack(">hh", markers[0].key or b"")[1] == _ABORT
         except (StreamError, struct.error) as error:
             raise CorruptRecordError(f"the end of a transaction cannot be read: {error}") from error
 

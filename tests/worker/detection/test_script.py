@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from tests.worker.untrained import CASES, made, readings
 from worker.detection import script
-from worker.detection.model import Family
+from worker.detection.model import VAE, Family, Shape
 from worker.detection.reconstructor import BLOCK_ROWS
 from worker.detection.script import scripted
 
@@ -59,10 +60,24 @@ def test_models_of_a_kind_share_a_list_and_nothing_else(
         assert not torch.equal(said(x_RD), other(x_RD))
     scripted(first, torch.zeros(16, WINDOW * FEATURES), FEATURES)
     assert len(script._lists) == 2
+    memory = [StorageWeakRef(weight.untyped_storage()) for weight in first.state_dict().values()]
     gone = weakref.ref(first)
     del first, said
     gc.collect()
     assert gone() is None
+    assert all(one.expired() for one in memory)
+
+
+def test_models_that_only_their_numbers_of_classes_tell_apart_are_of_two_kinds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(script, "_lists", {})
+    for latent, classes in ((3, 4), (4, 3)):
+        shape = Shape(features=FEATURES, window=WINDOW, latent=latent, classes=classes, family="categorical")
+        scripted(VAE(shape), torch.zeros(32, WINDOW * FEATURES), FEATURES)
+    assert len(script._lists) == 2
+    assert "not scripted" not in caplog.text
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("this torch cannot"), None])
