@@ -13,6 +13,7 @@ from tests.fuzz.corpus import bent
 from tests.worker.record_batches import Content, Kind, batch_of, fetched, marker_of, signed
 from worker import compiled
 from worker.codec.columns import ColumnDecoder, Decoded
+from worker.codec.lines import LEAST
 from worker.codec.readings import ReadingSchema
 from worker.codec.rules import FLOAT32_MAX
 from worker.entities import Entities
@@ -24,12 +25,14 @@ from worker.kafka.rawfetch import WholeBatches
 from worker.records import LATEST_MS
 
 AT_ONCE = 200                           # readings of a batch
+FEW = 4                                 # of a batch that is plain for the rest, and so read as one text by Python
 SCHEMAS = (
     ReadingSchema(FEATURES),
     ReadingSchema(FEATURES, entity_field="machine"),
     ReadingSchema(FEATURES, timestamp_field=None, max_record_bytes=300),
     ReadingSchema(FEATURES[2:]),
 )
+PLAIN = b'{"machine":"pump-3","temperature":1.5,"pressure":2,"flow":-3e1,"timestamp":1764000000000}'
 MOST_ENTITIES = 5_000
 KEYS = (b"pump-1", b"pump-2", None, b"", b"\xff", b"x" * 600)
 Outcome = tuple[object, ...]
@@ -42,15 +45,19 @@ def ways() -> tuple[str, ...]:
 def readings(chance: random.Random) -> int:
     """A sound batch of bent readings: each is read or refused, by both decoders the same. Returns the inputs."""
     schema = chance.choice(SCHEMAS)
+    inputs = chance.choice((1, 2, FEW, AT_ONCE))
     contents = [
         Content(chance.choice((1_764_000_000_000, 0, -1, 2**62)), chance.choice(KEYS), bent(chance), [])
-        for _ in range(AT_ONCE)
+        for _ in range(inputs)
     ]
+    if inputs <= FEW:
+        contents += [Content(1_764_000_000_000, b"pump-1", PLAIN, []) for _ in range(LEAST)]
+        chance.shuffle(contents)
     raw, _ = batch_of(contents, 7, Kind(codec=chance.choice((0, 0, 0, 1, 2, 3, 4))))
     (batch,) = fetched(WholeBatches, raw).take(None)
     outcomes = {way: decoded_by(way, schema, [batch]) for way in ways()}
     assert len(set(outcomes.values())) == 1, outcomes
-    return AT_ONCE
+    return inputs
 
 
 def batches(chance: random.Random) -> int:
