@@ -1,4 +1,4 @@
-"""The plain readings of a record batch, decoded as one text of a line each: half the cost of one by one.
+"""The plain readings of a record batch, decoded as one text of a line each: cheaper than one by one.
 
 Whatever is not plain, be it one record of the batch, is None here and left to worker/codec/readings.py, which says what
 a reading is and what is wrong with those that are none. It is what a worker without the compiled core goes by.
