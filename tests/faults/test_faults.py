@@ -95,9 +95,9 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(breakable: Embe
                 with pytest.raises(KafkaTimeoutError):
                     asking.committed(tp, timeout_ms=300)
                 breakable.thaw()
-                other.commit({tp: OffsetAndMetadata(before + 10, "", -1)})
                 asked = asking._coordinator._offset_fetch_futures
                 until(lambda asked=asked: all(future.is_done for future in asked.values()), 30)     # type: ignore[misc]
+                other.commit({tp: OffsetAndMetadata(before + 10, "", -1)})
                 found = asking.committed(tp) if offsets is None else offsets.start(0, lambda _: None).offset
                 assert found == (before if offsets is None else before + 10)
 
