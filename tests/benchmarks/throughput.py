@@ -178,14 +178,15 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--readings", type=int, default=600_000)
     parser.add_argument("--runs", type=int, default=3)
-    names = ", ".join(map(repr, (POLL, *(way[0] for way in WAYS))))
-    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help=f"beside the loop by hand: {names}")
+    names = (POLL, *(way[0] for way in WAYS))
+    shown = ", ".join(map(repr, names))
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"beside the loop by hand: {shown}")
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     asked = parser.parse_args(args)
     where = machine()
     print(where)
     with EmbeddedBroker() as broker:
-        found = measure(broker.bootstrap_servers, asked.readings, asked.runs, asked.only)
+        found = measure(broker.bootstrap_servers, asked.readings, asked.runs, asked.only or ())
     print(table(found))
     if asked.json:
         kept = {"machine": where, "readings": asked.readings, "speeds": found}

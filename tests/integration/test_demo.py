@@ -87,9 +87,13 @@ class Demo:
         return found
 
 
-def _topics_of_demos(admin: KafkaAdminClient) -> list[str]:
-    """A broker still lists a deleted topic for some tenths of a second: wait `until` there are none."""
-    return [topic for topic in admin.list_topics() if "zmu-demo-" in topic]
+def _wait_until_topics_are_gone(admin: KafkaAdminClient) -> None:
+    """A broker still lists a deleted topic for a while."""
+
+    def left() -> list[str]:
+        return [topic for topic in admin.list_topics() if "zmu-demo-" in topic]
+
+    until(lambda: not left(), 10, lambda: f"left behind: {left()}")
 
 
 @pytest.fixture
@@ -115,7 +119,7 @@ def test_it_finds_what_it_breaks(broker: str, admin: KafkaAdminClient, demos: li
     assert re.search(r"\d+ readings/s, lag \d+", demo.said)
     assert re.search(r"faults injected +3", demo.said)
     assert re.search(r"seconds to detection +median", demo.said)
-    until(lambda: not _topics_of_demos(admin), 10, lambda: f"left behind: {_topics_of_demos(admin)}")
+    _wait_until_topics_are_gone(admin)
     assert demo.left_behind() == []
 
 
@@ -165,7 +169,7 @@ def test_ctrl_c_before_it_is_ready(
     assert "Traceback" not in demo.said
     assert demo.said.endswith("ended before it was ready\n")
     assert demo.left_behind() == []
-    until(lambda: not _topics_of_demos(admin), 10, lambda: f"left behind: {_topics_of_demos(admin)}")
+    _wait_until_topics_are_gone(admin)
 
 
 def test_ctrl_c_again_and_again(broker: str, demos: list[Demo]) -> None:

@@ -17,7 +17,7 @@ from worker import compiled
 from worker.codec.lines import LineDecoder
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
-from worker.kafka.batches import RecordBatch, parts, walk
+from worker.kafka.batches import RecordBatch, parts, records_of, walk
 from worker.records import I32, Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
@@ -99,11 +99,11 @@ class ColumnDecoder:
             left.clear()
 
         for batch in batches:
-            records = parts(batch)
-            value_bytes += sum(len(value) for _, _, _, value, _ in records if value)
-            plain = None if self._lines is None else self._lines.decode(batch, records)
+            found = parts(batch)
+            value_bytes += sum(len(value) for _, _, _, value, _ in found if value)
+            plain = None if self._lines is None else self._lines.decode(batch, found)
             if plain is None:
-                left += [PlainRecord(batch.topic, batch.partition, *record) for record in records]
+                left += records_of(batch, found)
                 continue
             if left:
                 read_left()

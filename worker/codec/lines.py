@@ -15,7 +15,7 @@ import numpy as np
 
 from worker.codec.rules import FLOAT32_MAX, SECONDS_BELOW, Refused, entity_of, timestamp_of
 from worker.entities import Entities
-from worker.kafka.batches import Part, RecordBatch
+from worker.kafka.batches import Part, RecordBatch, records_of
 from worker.records import F32, I32, I64, LATEST_MS, Batch, PlainRecord
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ class LineDecoder:
                 raise NotPlain
             time_B = np.where(given_B < SECONDS_BELOW, given_B * 1000, given_B)
         else:
-            records = (PlainRecord(batch.topic, batch.partition, *part) for part in parts)
-            both = zip(records, fields, strict=True)
+            both = zip(records_of(batch, parts), fields, strict=True)
             time_B = np.array([timestamp_of(record, name, field) for record, field in both], np.int64)
         if ((time_B < 0) | (time_B > LATEST_MS)).any():
             raise NotPlain

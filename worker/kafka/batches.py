@@ -55,7 +55,11 @@ def newest_ms(fetched: Sequence[Record] | Sequence[RecordBatch]) -> dict[int, in
 
 def walk(batch: RecordBatch) -> list[PlainRecord]:
     """The records that were asked for. Raises StreamError for a batch that is not as the format says."""
-    return [PlainRecord(batch.topic, batch.partition, *part) for part in parts(batch)]
+    return records_of(batch, parts(batch))
+
+
+def records_of(batch: RecordBatch, parts: Sequence[Part]) -> list[PlainRecord]:
+    return [PlainRecord(batch.topic, batch.partition, *part) for part in parts]
 
 
 def parts(batch: RecordBatch) -> list[Part]:
@@ -71,7 +75,7 @@ def parts(batch: RecordBatch) -> list[Part]:
 
 
 def _parts(batch: RecordBatch) -> list[Part]:
-    """Numbers of one and two bytes are read in place, as nearly all are: calls for them would double the time."""
+    """Numbers of one and two bytes, as nearly all are, are read in place: this is walked for every record."""
     _, base_offset, first_ms, append_ms, records, from_offset, data, _, _, _, _ = batch
     found: list[Part] = []
     at, size = 0, len(data)
