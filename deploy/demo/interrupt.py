@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
 ENDED_EARLY = 130                   # as a shell says of a program that SIGINT ended
@@ -31,6 +32,14 @@ class Interrupt:
 
     def remembering(self) -> None:
         self._act = _nothing
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises when it is over: a process that is being started would be nobody's, and live on."""
+        act, self._act = self._act, _nothing
+        yield
+        self._act = act
+        self.check()
 
     def check(self) -> None:
         """Raises KeyboardInterrupt where it was asked for."""

@@ -84,7 +84,8 @@ def run(args: argparse.Namespace, console: Console, interrupt: Interrupt, leavin
 
     settings = _settings(kafka, folder)
     # Before there is a model or a reading: it waits for the first one that is published.
-    worker.start({**settings, "ZMU_MODEL__WAIT_SECONDS": "600"})
+    with interrupt.held():
+        worker.start({**settings, "ZMU_MODEL__WAIT_SECONDS": "600"})
     with step(f"plant: writing {args.history_seconds:.0f} s of normal history") as shown:
         history_ms = round(args.history_seconds * 1000)
         pumps = Pumps(PUMPS, args.seed, round(time.time() * 1000) - history_ms, _INTERVAL_SECONDS)
@@ -95,7 +96,8 @@ def run(args: argparse.Namespace, console: Console, interrupt: Interrupt, leavin
     leaving.callback(live.close)
 
     with step("training: reading the topic") as shown:
-        training.start(settings | _TRAINING)
+        with interrupt.held():
+            training.start(settings | _TRAINING)
         worker.wait_ready(training, lambda line: shown.progress(f"training: {line}"))
         shown.done(f"model trained and published, zmu-worker scores with it; metrics: {worker.metrics_url}")
 
