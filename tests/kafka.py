@@ -18,8 +18,9 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
-from deploy.demo.broker import EmbeddedBroker, free_port, single_node
+from deploy.demo.broker import EmbeddedBroker, single_node
 from deploy.demo.jars import KAFKA_VERSION
+from deploy.demo.ports import free_port
 from tests import kafka_image
 
 KINDS = ("embedded", "docker")

@@ -20,7 +20,8 @@ from kafka.admin import (
     ResourceType,
 )
 
-from deploy.demo.broker import EmbeddedBroker, free_port
+from deploy.demo.broker import EmbeddedBroker
+from deploy.demo.ports import free_port
 from tests.certificates import Authority
 
 HOSTS = "DNS:localhost,IP:127.0.0.1"

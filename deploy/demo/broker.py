@@ -12,10 +12,8 @@ import argparse
 import atexit
 import base64
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy.demo.jars import KAFKA_VERSION, java, kafka_jars
+from deploy.demo.ports import bind, free_port
 from deploy.demo.tether import tethered
 from worker.errors import BrokerError, UserError
 
@@ -175,7 +174,7 @@ class EmbeddedBroker:
     def _refuse_taken_port(self) -> None:
         host = self.bootstrap_servers.rpartition(":")[0]
         try:
-            _bind(host, self.port)
+            bind(host, self.port)
         except OSError as error:
             raise BrokerError(
                 f"the embedded broker cannot listen on {self.bootstrap_servers}: {error.strerror}; "
@@ -197,27 +196,6 @@ class EmbeddedBroker:
                 "ZMU_KAFKA__BOOTSTRAP_SERVERS=host:port",
             ]
         )
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port nobody listens on, below those that the kernel lends to outgoing connections.
-
-    One of the kernel's own (bind to port 0) could be lent again while a broker is down between two starts.
-    """
-    for _ in range(1000):
-        port = random.randint(20_000, 32_000)
-        try:
-            _bind(host, port)
-        except OSError:
-            continue
-        return port
-    raise BrokerError(f"no free port from 20000 to 32000 on {host}; end some of the servers that listen there")
-
-
-def _bind(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
 
 
 def single_node(listen: str, advertise: str, controller_port: int, data: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,12 +16,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.demo.broker import free_port
 from deploy.demo.feed import Feed
 from deploy.demo.interrupt import ENDED_EARLY, Interrupt
 from deploy.demo.kafka import DemoKafka, running
 from deploy.demo.live import LivePlant
 from deploy.demo.plant import write_until
+from deploy.demo.ports import bind, free_port
 from deploy.demo.programs import Training, Worker
 from deploy.demo.pumps import Pumps
 from deploy.demo.scenario import LIVE_SECONDS, PUMPS
@@ -124,12 +123,10 @@ def _metrics_port() -> int:
     """The one that the operator names; else the usual one where it is free."""
     if (named := os.environ.get("ZMU_HTTP__PORT", "0")) not in ("", "0"):
         return int(named)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", _METRICS_PORT))
-        except OSError:
-            return free_port("0.0.0.0")
+    try:
+        bind("0.0.0.0", _METRICS_PORT)
+    except OSError:
+        return free_port("0.0.0.0")
     return _METRICS_PORT
 
 

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from deploy.demo.ports import free_port
 from tests.programs import until
 
 VERSION = "1.35.4"
@@ -140,7 +140,7 @@ def cluster(place: Path) -> Iterator[Cluster]:
     tokens, key, certificate = place / "tokens.csv", place / "key.pem", place / "apiserver" / "apiserver.crt"
     tokens.write_text(f"{TOKEN},admin,1,system:masters\n")
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-    client, peer, port = free_ports(3)
+    client, peer, port = free_port(), free_port(), free_port()
     url, store = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{client}"
     etcd = [
         "--data-dir", str(place / "etcd"), "--listen-client-urls", store, "--advertise-client-urls", store,
@@ -183,14 +183,6 @@ def running(program: str, arguments: list[str], place: Path) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait(30)
-
-
-def free_ports(many: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(many)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 if __name__ == "__main__":

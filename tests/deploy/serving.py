@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Self
 
-from deploy.demo.broker import free_port
+from deploy.demo.ports import free_port
 from tests.programs import until
 
 

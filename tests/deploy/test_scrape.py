@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.demo.broker import free_port
+from deploy.demo.ports import free_port
 from tests.certificates import Authority
 from tests.documents import ROOT, blocks
 from tests.programs import until

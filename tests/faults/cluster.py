@@ -13,7 +13,8 @@ from typing import Self
 
 from kafka import KafkaAdminClient
 
-from deploy.demo.broker import EmbeddedBroker, free_port
+from deploy.demo.broker import EmbeddedBroker
+from deploy.demo.ports import free_port
 from deploy.demo.tether import tethered
 from tests.programs import until
 

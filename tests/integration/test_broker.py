@@ -14,7 +14,8 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
-from deploy.demo.broker import EmbeddedBroker, free_port
+from deploy.demo.broker import EmbeddedBroker
+from deploy.demo.ports import free_port
 from tests import kafka
 from worker.errors import BrokerError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
-from deploy.demo.broker import free_port
+from deploy.demo.ports import free_port
 from tests.programs import until
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from deploy.demo.broker import free_port
+from deploy.demo.ports import free_port
 from tests import kafka
 from tests.training import machine
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 import torch
 
+from deploy.demo.ports import free_port
 from tests import factory
 from tests.integration.conftest import Plant
 from tests.integration.test_training import fill, values
@@ -53,9 +53,7 @@ class Server:
     """`mlflow server` on SQLite and a folder. One that was stopped starts again with all that it had."""
 
     def __init__(self, command: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url, self._log = f"http://127.0.0.1:{self.port}", folder / "server.log"
         self._command = [
             command, "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",

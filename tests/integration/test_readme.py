@@ -19,7 +19,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from deploy.demo.broker import free_port
+from deploy.demo.ports import free_port
 from tests import kafka
 from tests.documents import README, ROOT, blocks, commands
 from tests.programs import until

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
-from deploy.demo.broker import free_port
+from deploy.demo.ports import free_port
 from tests import factory
 from tests.worker.record_batches import TP, Content, batch_of, fetched, stock
 from tests.worker.world import World

@@ -13,7 +13,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaTimeoutError
 
-from deploy.demo.broker import free_port
+from deploy.demo.ports import free_port
 from worker.kafka.brokers import opened
 
 
