@@ -34,6 +34,7 @@ class Cuda:
 
     def __init__(self, model: Reconstructor, task: Task, on: torch.device) -> None:
         self.model, self.task, self.on = model, task, on
+        self.sizes = (task.rows,)
         self.stack_KF: F32 = np.empty((0, task.features), np.float32)
         self.device_stack_KF = torch.empty(0, task.features, device=on)
         self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]

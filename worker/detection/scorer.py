@@ -2,7 +2,8 @@
 
 Blocks of a fixed number of rows go through two lanes in turn. While the device works on the block of one lane, the host
 fills the other; before a lane is filled again, what it was working on is taken out. On the CPU a lane works while it
-is filled, and nothing else differs.
+is filled, and blocks have two sizes: telling torch what to do next costs as much for many rows as for few, so many
+windows go through in large blocks, and what remains, or is all of a quiet topic's batch, in small ones.
 
 Legend: B windows, R rows of a block, K rows of the stack, W readings of a window, F features, D = W*F inputs,
 N of them, the last, that are answered.
@@ -10,17 +11,21 @@ N of them, the last, that are answered.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from worker.detection.reconstructor import ALIGNMENT, BLOCK_ROWS, Reconstructor
-from worker.detection.script import scripted
+from worker.detection.script import Pass, scripted
 from worker.records import F32, I64
 
 LANES = 2                               # one is filled while the other works
 
+CPU_ROWS = BLOCK_ROWS, 2048             # of a block; past these there is nothing to gain
+CPU_NUMBERS = 2**18                     # of a layer's result for a block: more leave the core's own cache
 CUDA_ROWS = 1024, 32_768                # of a block: fewer leave the card idle, more make a short batch wait
 CUDA_MULTIPLIED = 2**38                 # weights times rows of a block: some milliseconds of float32 products
 
@@ -51,13 +56,20 @@ class Lane(Protocol):
     """Buffers for one block, and the model's work on it."""
 
     def start(self, index_BW: I64, expected_BN: F32) -> None:
-        """Begin with up to R windows of the stack; what comes of them goes to expected_BN, a part of results()."""
+        """Begin with windows of the stack: a block of one of the device's sizes, or fewer than R.
+
+        What comes of them goes to expected_BN, a part of results().
+        """
 
     def finish(self) -> None:
         """Wait until what was started is there."""
 
 
 class Device(Protocol):
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Rows of a block, the most first, R the last. A window gets the same bits in each."""
+
     def lane(self) -> Lane:
         """A new one, LANES at most."""
 
@@ -80,13 +92,12 @@ class Scorer:
 
         stack_KF: scaled readings, contiguous, without NaN (one spoils the windows that it is in, and no other).
         """
-        rows, length = self.task.rows, len(index_BW)
-        expected_BN = self._device.results(length)
+        expected_BN = self._device.results(len(index_BW))
         self._device.stack(stack_KF)
-        for number, start in enumerate(range(0, length, rows)):
+        for number, block in enumerate(blocks(len(index_BW), self._device.sizes)):
             lane = self.lanes[number % LANES]
             lane.finish()
-            lane.start(index_BW[start : start + rows], expected_BN[start : start + rows])
+            lane.start(index_BW[block], expected_BN[block])
         for lane in self.lanes:
             lane.finish()
         return expected_BN
@@ -101,6 +112,7 @@ def scorer_of(
     """
     tensors = list(model.state_dict().values())
     on = tensors[0].device
+    most = rows or cpu_rows(max(max(tensor.shape, default=1) for tensor in tensors))
     rows = rows or (cuda_rows(sum(tensor.numel() for tensor in tensors)) if on.type == "cuda" else BLOCK_ROWS)
     if rows < 1 or rows % ALIGNMENT:
         raise ValueError(f"rows is {rows}; blocks need a multiple of {ALIGNMENT}")
@@ -109,7 +121,22 @@ def scorer_of(
         from worker.detection.cuda import Cuda  # where there is none, nothing of it is loaded
 
         return Scorer(Cuda(model, task, on), task)
-    return Scorer(Cpu(model, task), task)
+    return Scorer(Cpu(model, task, most), task)
+
+
+def blocks(length: int, sizes: Sequence[int]) -> Iterator[slice]:
+    """Whole ones of the sizes, the most first, and a last one that may be less."""
+    start = 0
+    while start < length:
+        rows = next((rows for rows in sizes if rows <= length - start), sizes[-1])
+        yield slice(start, min(start + rows, length))
+        start += rows
+
+
+def cpu_rows(widest: int) -> int:
+    """The most of a block, for a model whose widest layer has so many numbers: a power of two within CPU_ROWS."""
+    least, most = CPU_ROWS
+    return max(least, min(most, 1 << max(CPU_NUMBERS // widest, 1).bit_length() - 1))
 
 
 def cuda_rows(weights: int) -> int:
@@ -121,10 +148,20 @@ def cuda_rows(weights: int) -> int:
 class Cpu:
     """The host's memory is the device's; a lane is done when it has started."""
 
-    def __init__(self, model: Reconstructor, task: Task) -> None:
+    def __init__(self, model: Reconstructor, task: Task, most: int = 0) -> None:
+        """most: rows of a large block, a multiple of R; without it, all blocks are of R."""
         self.task = task
-        self.predict = scripted(model, torch.zeros(task.rows, task.inputs), task.asked)
         self.stack_KF: F32 = np.empty((0, task.features), np.float32)
+        self._passes = {task.rows: scripted(model, torch.zeros(task.rows, task.inputs), task.asked)}
+        if most > task.rows:
+            large = scripted(model, torch.zeros(most, task.inputs), task.asked)
+            if _same_bits(large, self._passes[task.rows], (most, task.inputs), task.rows):
+                self._passes = {most: large, **self._passes}
+        self.sizes = tuple(self._passes)
+
+    def predict(self, x_RD: Tensor) -> Tensor:
+        """A whole block of one of the sizes."""
+        return self._passes[len(x_RD)](x_RD)
 
     def lane(self) -> CpuLane:
         return CpuLane(self)
@@ -139,16 +176,24 @@ class Cpu:
 class CpuLane:
     def __init__(self, cpu: Cpu) -> None:
         self._cpu, task = cpu, cpu.task
-        self._x_RD = torch.zeros(task.rows, task.inputs)        # torch's own memory: rows start where kernels like it
-        self._x_RWF = self._x_RD.numpy().reshape(task.rows, task.window, task.features)
+        self._x_RD = torch.zeros(cpu.sizes[0], task.inputs)     # torch's own memory: rows start where kernels like it
+        self._x_RWF = self._x_RD.numpy().reshape(-1, task.window, task.features)
 
     @torch.inference_mode()
     def start(self, index_BW: I64, expected_BN: F32) -> None:
         length = len(index_BW)
+        rows = max(length, self._cpu.task.rows)
         np.take(self._cpu.stack_KF, index_BW, axis=0, out=self._x_RWF[:length], mode="clip")
-        self._x_RWF[length:] = 0.0
-        xhat_RN = self._cpu.predict(self._x_RD)
+        self._x_RWF[length:rows] = 0.0
+        xhat_RN = self._cpu.predict(self._x_RD[:rows])
         expected_BN[:] = xhat_RN[:length].numpy()
 
     def finish(self) -> None:
         """It is done already."""
+
+
+@torch.inference_mode()
+def _same_bits(large: Pass, small: Pass, shape: tuple[int, int], rows: int) -> bool:
+    """Kernels are chosen by shape and alignment and not by what is multiplied, so one trial tells of every block."""
+    x_RD = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return torch.equal(large(x_RD), torch.cat([small(part_RD) for part_RD in torch.split(x_RD, rows)]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.worker.untrained import CASES, made, readings
 from worker.detection.model import Family
-from worker.detection.reconstructor import BLOCK_ROWS, predict_in_blocks
-from worker.detection.scorer import Cpu, CpuLane, Scorer, Task, cuda_rows, scorer_of
+from worker.detection.reconstructor import BLOCK_ROWS, Reconstructor, predict_in_blocks
+from worker.detection.scorer import Cpu, CpuLane, Scorer, Task, blocks, cpu_rows, cuda_rows, scorer_of
 from worker.records import F32, I64
 
 WINDOW, FEATURES = 7, 5
@@ -44,9 +45,9 @@ def test_the_newest_reading_alone_is_the_same_to_rounding(kind: str, family: Fam
 def test_the_newest_reading_gets_the_same_bits_in_any_batch(kind: str, family: Family, features: int) -> None:
     scorer = scorer_of(made(kind, family, features, 4), 4, features, newest=True)
     stack_KF = readings(400, features).numpy()
-    index_BW = np.arange(300)[:, None] + np.arange(4)
-    together_BF = scorer.expected(stack_KF, index_BW)
-    for size in (1, 7, 256):
+    index_BW = np.arange(2500)[:, None] % 300 + np.arange(4)
+    together_BF = scorer.expected(stack_KF, index_BW)           # in large blocks and small ones
+    for size in (11, 256, 300):
         parts = [scorer.expected(stack_KF, index_BW[i : i + size]) for i in range(0, len(index_BW), size)]
         np.testing.assert_array_equal(np.concatenate(parts), together_BF)
 
@@ -55,8 +56,48 @@ def test_the_newest_reading_gets_the_same_bits_in_any_batch(kind: str, family: F
 @pytest.mark.parametrize("features", [1, 3, 7, 12, 38])
 def test_the_newest_reading_gets_the_same_bits_in_any_row(kind: str, family: Family, features: int) -> None:
     scorer = scorer_of(made(kind, family, features, 10), 10, features, newest=True)
-    everywhere_BF = scorer.expected(readings(10, features).numpy(), np.tile(np.arange(10), (BLOCK_ROWS, 1)))
+    everywhere_BF = scorer.expected(readings(10, features).numpy(), np.tile(np.arange(10), (9 * BLOCK_ROWS, 1)))
     assert (everywhere_BF == everywhere_BF[0]).all()
+
+
+@pytest.mark.parametrize(("length", "sizes", "found"), [
+    (0, (64, 16), []),
+    (15, (64, 16), [15]),
+    (63, (64, 16), [16, 16, 16, 15]),
+    (64, (64, 16), [64]),
+    (145, (64, 16), [64, 64, 16, 1]),
+    (33, (16,), [16, 16, 1]),
+])
+def test_blocks_are_large_while_there_are_windows_for_them(
+    length: int, sizes: tuple[int, ...], found: list[int]
+) -> None:
+    cut = list(blocks(length, sizes))
+    assert [len(range(length)[block]) for block in cut] == found
+    assert [row for block in cut for row in range(length)[block]] == list(range(length))
+
+
+def test_large_blocks_are_for_small_models() -> None:
+    assert cpu_rows(20) == 2048
+    assert cpu_rows(200) == 1024
+    assert cpu_rows(30_000) == BLOCK_ROWS
+
+
+class Unlike(Reconstructor):
+    """Its large blocks come out otherwise, as they might where a kernel for them adds in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def predict(self, x_BD: Tensor, newest: int | None = None) -> Tensor:
+        x_BD = x_BD * self.weight
+        return x_BD + 2e-7 * x_BD if len(x_BD) > BLOCK_ROWS else x_BD
+
+
+def test_large_blocks_that_give_other_bits_are_not_used() -> None:
+    stack_KF, index_BW = windows(3000)
+    scorer = scorer_of(Unlike(), WINDOW, FEATURES)
+    np.testing.assert_array_equal(scorer.expected(stack_KF, index_BW), stack_KF[index_BW].reshape(3000, -1))
 
 
 class Deferred(Cpu):
