@@ -48,6 +48,18 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(plant: Pla
     assert ids(plant) == Counter(expected_ids(plant))
 
 
+def test_dead_letters_too_large_together_for_their_topic_go_in_smaller_batches(
+    plant: Plant, topic: Callable[..., str]
+) -> None:
+    plant.topics["dead"] = topic(1, name="small", max_message_bytes=6000)
+    junk = [b"%d " % number + random.Random(number).randbytes(600) for number in range(1000)]
+    plant.send(junk)
+    environment = plant.environment | EXACTLY_ONCE | {"ZMU_DEAD_LETTERS__TOPIC": plant.topics["dead"]}
+    with Program("worker", "run", "--until-drained", **environment) as worker:
+        assert worker.wait() == 0, worker.stderr
+    assert sorted(record.value for record in plant.read("dead")) == sorted(junk)
+
+
 class Member:
     """A member of the group, and a producer of the name."""
 

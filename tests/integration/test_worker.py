@@ -184,6 +184,19 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(plant: Pla
     assert headers["source.topic"].decode() == plant.topics["input"]
 
 
+def test_dead_letters_too_large_together_for_their_topic_go_in_smaller_batches(
+    plant: Plant, topic: Callable[..., str]
+) -> None:
+    plant.topics["dead"] = topic(1, name="small", max_message_bytes=6000)
+    junk = [b"%d " % number + random.Random(number).randbytes(600) for number in range(1000)]
+    plant.send(junk)
+    with Program(
+        "worker", "run", "--until-drained", **{**plant.environment, "ZMU_DEAD_LETTERS__TOPIC": plant.topics["dead"]}
+    ) as worker:
+        assert worker.wait() == 0, worker.stderr
+    assert {record.value for record in plant.read("dead")} == set(junk)
+
+
 def test_where_offsets_expire_it_goes_on_where_the_group_stands_if_that_is_there(
     broker: str, topic: Callable[..., str], admin: KafkaAdminClient
 ) -> None:

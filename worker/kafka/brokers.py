@@ -17,7 +17,7 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 
 from worker.errors import BrokerError, BrokerUnreachable
-from worker.kafka import knock, rights
+from worker.kafka import knock, receiving, rights
 from worker.kafka_settings import secret
 from worker.settings import KafkaSettings
 
@@ -65,6 +65,7 @@ def opened(kind: Callable[..., Client], **options: Any) -> Client:
 
     def remembered(**given: Any) -> KafkaNetClient:
         left.append(KafkaNetClient(**given))
+        receiving.widen(left[-1])
         return left[-1]
 
     try:

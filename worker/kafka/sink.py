@@ -12,6 +12,8 @@ from worker.kafka.brokers import client_options, explained, opened
 from worker.records import Origin
 from worker.settings import KafkaSettings, OutputSettings
 
+BATCH_BYTES = 131_072                   # by default 16 KiB: many requests for what a batch has to say
+
 
 class Message(NamedTuple):
     """One record to produce. `smaller` goes in its place where the topic takes no record of its size.
@@ -83,6 +85,7 @@ class KafkaSink:
             "max_block_ms": kafka.request_timeout_ms,
             "allow_auto_create_topics": False,
             "linger_ms": 1,               # those of one batch go together, in fewer requests
+            "batch_size": BATCH_BYTES,
             "metrics_enabled": False,
         }
 

@@ -36,9 +36,11 @@ def unlogged() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("kind", [KafkaAdminClient, KafkaConsumer, KafkaProducer])
 def test_a_client_that_reaches_nobody_leaves_no_thread_and_no_file(kind: Any) -> None:
+    nobody = f"localhost:{free_port()}"
+
     def attempt() -> None:
         with pytest.raises(KafkaTimeoutError):
-            opened(kind, bootstrap_servers=f"localhost:{free_port()}", client_id="nobody", bootstrap_timeout_ms=200)
+            opened(kind, bootstrap_servers=nobody, client_id="nobody", bootstrap_timeout_ms=200)
 
     attempt()
     before = held()

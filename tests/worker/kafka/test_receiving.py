@@ -1,0 +1,67 @@
+"""kafka-python's transport, made to take more at once: the same bytes and the same ends, in fewer pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer
+from kafka.errors import KafkaConnectionError
+from kafka.net.transport import KafkaTCPTransport
+
+from tests.programs import until
+from worker.kafka.brokers import opened
+from worker.kafka.receiving import Wide
+
+
+class Counting(socket.socket):
+    pieces = 0
+
+    def recv(self, *asked: int) -> bytes:
+        data = super().recv(*asked)             # or an error: nothing is there
+        self.pieces += 1
+        return data
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, Counting]]:
+    with socket.create_server(("127.0.0.1", 0)) as server, Counting() as ours:
+        ours.connect(server.getsockname())
+        theirs, _ = server.accept()
+        ours.setblocking(False)
+        with theirs:
+            yield theirs, ours
+
+
+def test_what_has_come_is_taken_in_few_pieces(ends: tuple[socket.socket, Counting]) -> None:
+    theirs, ours = ends
+    sent = bytes(range(256)) * 400
+    theirs.sendall(sent)
+    transport: Any = KafkaTCPTransport(None, ours)
+    found = bytearray()
+    until(lambda: bool(found.extend(Wide(transport).received()[0]) or len(found) == len(sent)), 5)
+    assert found == sent
+    assert ours.pieces < 10                     # kafka-python's own way: 26
+    assert Wide(transport).received() == (b"", None)            # nothing there: no end, and no waiting
+
+
+def test_the_end_of_a_connection_is_an_error_as_ever(ends: tuple[socket.socket, Counting]) -> None:
+    theirs, ours = ends
+    theirs.sendall(b"last")
+    theirs.close()
+    until(lambda: select.select([ours], [], [], 0)[0], 5)
+    received, error = Wide(KafkaTCPTransport(None, ours)).received()
+    assert received == b"last"
+    assert isinstance(error, KafkaConnectionError)
+
+
+def test_every_connection_of_a_client_receives_so(broker: str) -> None:
+    with contextlib.closing(opened(KafkaConsumer, bootstrap_servers=broker, client_id="wide")) as consumer:
+        consumer.topics()
+        connections = consumer._client._manager._conns.values()
+        assert connections
+        assert all(isinstance(c.transport._sock_recv.__self__, Wide) for c in connections)
