@@ -8,6 +8,8 @@ This is private ground of kafka-python 3.0: where it is not as known, it receive
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from kafka.net.compat import KafkaNetClient
@@ -32,18 +34,21 @@ def widen(client: KafkaNetClient) -> None:
 
 
 class Wide:
-    """What a transport's own way of receiving is shown in the transport's place, and in its socket's."""
+    """What a transport's own way of receiving is shown in the transport's place, and in its socket's.
+
+    The transport holds it, and so it does not hold the transport: that goes as soon as nobody has it, as ever.
+    """
 
     def __init__(self, transport: Any) -> None:
-        self._transport = transport
+        self._transport: Callable[[], Any] = weakref.ref(transport)
         self._sock = self
 
     def received(self) -> Any:
-        return type(self._transport)._sock_recv(self)
+        return type(self._transport())._sock_recv(self)
 
     def recv(self, _: int) -> bytes:
-        found: bytes = self._transport._sock.recv(AT_ONCE_BYTES)
+        found: bytes = self._transport()._sock.recv(AT_ONCE_BYTES)
         return found
 
     def __str__(self) -> str:
-        return str(self._transport)
+        return str(self._transport())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,9 +55,18 @@ def test_the_end_of_a_connection_is_an_error_as_ever(ends: tuple[socket.socket, 
     theirs.sendall(b"last")
     theirs.close()
     until(lambda: select.select([ours], [], [], 0)[0], 5)
-    received, error = Wide(KafkaTCPTransport(None, ours)).received()
+    transport = KafkaTCPTransport(None, ours)
+    received, error = Wide(transport).received()
     assert received == b"last"
     assert isinstance(error, KafkaConnectionError)
+
+
+def test_a_transport_that_nobody_has_is_gone_at_once(ends: tuple[socket.socket, Counting]) -> None:
+    transport: Any = KafkaTCPTransport(None, ends[1])
+    transport._sock_recv = Wide(transport).received
+    left = weakref.ref(transport)
+    del transport
+    assert left() is None
 
 
 def test_every_connection_of_a_client_receives_so(broker: str) -> None:
