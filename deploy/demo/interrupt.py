@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -19,8 +20,8 @@ class Interrupt:
     raising()      raises KeyboardInterrupt out of whatever is waited for
     remembering()  sets `asked`, no more: nobody wants half a screen left behind, nor half an end
 
-    An exception that comes while Python frees an object is printed and lost, so whoever has it raised calls check()
-    now and then.
+    An exception that comes while Python frees an object is lost, so whoever has it raised calls check() now and then.
+    Python prints such a one; nobody is to read of it.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Interrupt:
     def __enter__(self) -> Self:
         for number in _NUMBERS:
             signal.signal(number, self._handle)
+        sys.unraisablehook = _lost
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,6 +60,11 @@ class Interrupt:
     def _handle(self, *_: object) -> None:
         self.asked = True
         self._act()
+
+
+def _lost(what: sys.UnraisableHookArgs) -> None:
+    if what.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(what)
 
 
 def _leave() -> None:
