@@ -38,8 +38,10 @@ class Interrupt:
     def held(self) -> Iterator[None]:
         """Raises when it is over: a process that is being started would be nobody's, and live on."""
         act, self._act = self._act, _nothing
-        yield
-        self._act = act
+        try:
+            yield
+        finally:
+            self._act = act
         self.check()
 
     def check(self) -> None:

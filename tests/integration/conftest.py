@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -71,3 +72,11 @@ def plant(broker: str, topic: Callable[..., str], tmp_path: Path) -> Iterator[Pl
     made = Plant(broker, topics, tmp_path)
     yield made
     made.close()
+
+
+def much_junk(plant: Plant, topic: Callable[..., str]) -> list[bytes]:
+    """Sent: together far too large for a record batch of the dead-letter topic, which takes each of them."""
+    plant.topics["dead"] = topic(1, name="small", max_message_bytes=6000)
+    junk = [b"%d " % number + random.Random(number).randbytes(600) for number in range(1000)]
+    plant.send(junk)
+    return junk

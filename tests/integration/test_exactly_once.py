@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import CommitFailedError, KafkaError
 
 from tests import factory
-from tests.integration.conftest import Plant
+from tests.integration.conftest import Plant, much_junk
 from tests.integration.test_worker import expected_ids, ids
 from tests.programs import Program, until
 from worker.kafka.offsets import GroupOffsets
@@ -51,9 +51,7 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(plant: Pla
 def test_dead_letters_too_large_together_for_their_topic_go_in_smaller_batches(
     plant: Plant, topic: Callable[..., str]
 ) -> None:
-    plant.topics["dead"] = topic(1, name="small", max_message_bytes=6000)
-    junk = [b"%d " % number + random.Random(number).randbytes(600) for number in range(1000)]
-    plant.send(junk)
+    junk = much_junk(plant, topic)
     environment = plant.environment | EXACTLY_ONCE | {"ZMU_DEAD_LETTERS__TOPIC": plant.topics["dead"]}
     with Program("worker", "run", "--until-drained", **environment) as worker:
         assert worker.wait() == 0, worker.stderr

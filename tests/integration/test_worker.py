@@ -14,7 +14,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from tests import factory
-from tests.integration.conftest import Plant
+from tests.integration.conftest import Plant, much_junk
 from tests.programs import Program, parsed, until
 from worker.kafka.offsets import Start
 from worker.kafka.source import KafkaSource
@@ -187,9 +187,7 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(plant: Pla
 def test_dead_letters_too_large_together_for_their_topic_go_in_smaller_batches(
     plant: Plant, topic: Callable[..., str]
 ) -> None:
-    plant.topics["dead"] = topic(1, name="small", max_message_bytes=6000)
-    junk = [b"%d " % number + random.Random(number).randbytes(600) for number in range(1000)]
-    plant.send(junk)
+    junk = much_junk(plant, topic)
     with Program(
         "worker", "run", "--until-drained", **{**plant.environment, "ZMU_DEAD_LETTERS__TOPIC": plant.topics["dead"]}
     ) as worker:

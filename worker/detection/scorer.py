@@ -25,7 +25,7 @@ from worker.records import F32, I64
 LANES = 2                               # one is filled while the other works
 
 CPU_ROWS = BLOCK_ROWS, 2048             # of a block; past these there is nothing to gain
-CPU_NUMBERS = 2**18                     # of a layer's result for a block: more leave the core's own cache
+CPU_NUMBERS = 2**18                     # of a layer's result for a block: with more, rows cost more again
 CUDA_ROWS = 1024, 32_768                # of a block: fewer leave the card idle, more make a short batch wait
 CUDA_MULTIPLIED = 2**38                 # weights times rows of a block: some milliseconds of float32 products
 
@@ -135,14 +135,17 @@ def blocks(length: int, sizes: Sequence[int]) -> Iterator[slice]:
 
 def cpu_rows(widest: int) -> int:
     """The most of a block, for a model whose widest layer has so many numbers: a power of two within CPU_ROWS."""
-    least, most = CPU_ROWS
-    return max(least, min(most, 1 << max(CPU_NUMBERS // widest, 1).bit_length() - 1))
+    return _power_of_two(CPU_NUMBERS // widest, CPU_ROWS)
 
 
 def cuda_rows(weights: int) -> int:
     """A power of two within CUDA_ROWS."""
-    least, most = CUDA_ROWS
-    return max(least, min(most, 1 << max(CUDA_MULTIPLIED // weights, 1).bit_length() - 1))
+    return _power_of_two(CUDA_MULTIPLIED // weights, CUDA_ROWS)
+
+
+def _power_of_two(rows: int, within: tuple[int, int]) -> int:
+    least, most = within
+    return max(least, min(most, 1 << max(rows, 1).bit_length() - 1))
 
 
 class Cpu:

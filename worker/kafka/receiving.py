@@ -1,7 +1,6 @@
 """kafka-python made to take from a socket what is there, and not 4 KiB at a time.
 
-Python's lock changes hands around each such piece: the fetches of a busy worker come in thousands a second, and each
-time the thread that scores stops for the one that receives.
+Python's lock changes hands around each such piece: the thread that scores stops for the one that receives.
 
 This is private ground of kafka-python 3.0: where it is not as known, it receives in its own way.
 """
