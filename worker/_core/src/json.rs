@@ -3,18 +3,18 @@
 
 const DEPTH: usize = 32;
 const EXACT: u64 = 1 << 53;
-const POWERS: [f64; 23] = [
+static POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
     1e20, 1e21, 1e22,
 ];
 
 const LANES: usize = 8;
 const SHORT: usize = 20; // a sign, two runs of digits, the point, and what comes after
-const WHOLE_POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+static WHOLE_POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
 /// The number that the first bytes say, and how many of them are digits; None where all are, and more may come.
 /// The digits are added up in pairs, fours and all (Lemire, "Quickly parsing eight digits", 2018).
-#[inline]
+#[inline(always)]
 fn leading_digits(bytes: [u8; LANES]) -> Option<(u64, usize)> {
     let values = u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030;
     // The lowest byte above 9 is found for certain: a carry goes to those after it.
@@ -28,6 +28,44 @@ fn leading_digits(bytes: [u8; LANES]) -> Option<(u64, usize)> {
     let upper = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
     let lower = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
     Some((upper.wrapping_add(lower) >> 32, many))
+}
+
+/// A number of fewer than eight digits before the point and after it, without an exponent.
+struct Short {
+    value: f64,
+    end: usize,
+    integer: bool,
+}
+
+impl Short {
+    /// Eight digits at a time and with no question that depends on how many there are. None: any other number.
+    #[inline(always)]
+    fn of(text: &[u8; SHORT]) -> Option<Self> {
+        let minus = text[0] == b'-';
+        let from = usize::from(minus);
+        let (whole, many) = leading_digits(text[from..from + LANES].try_into().ok()?)?;
+        if many == 0 || (many > 1 && text[from] == b'0') {
+            return None;
+        }
+        let mut end = from + many;
+        let integer = text[end] != b'.';
+        let (mut mantissa, mut decimals) = (whole, 0);
+        if !integer {
+            let (fraction, found) = leading_digits(text[end + 1..end + 1 + LANES].try_into().ok()?)?;
+            if found == 0 {
+                return None;
+            }
+            decimals = found;
+            mantissa = whole.wrapping_mul(WHOLE_POWERS[decimals]).wrapping_add(fraction);
+            end += 1 + decimals;
+        }
+        if matches!(text[end], b'e' | b'E') || (integer && minus && mantissa == 0) {
+            return None;
+        }
+        let size = mantissa as i64 as f64 / POWERS[decimals]; // both are exact, so that this rounds once
+        let value = f64::from_bits(size.to_bits() | u64::from(minus) << 63);
+        Some(Short { value, end, integer })
+    }
 }
 
 pub struct Json<'a> {
@@ -108,37 +146,31 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// A number of fewer than eight digits before the point and after it, without an exponent, eight at a time and with
-    /// no question that depends on how many there are. None: any other, and where the text may end too soon.
-    #[inline]
     fn short_number(&mut self) -> Option<Number<'a>> {
-        let text = self.text.get(self.at..self.at + SHORT)?;
-        let minus = text[0] == b'-';
-        let from = usize::from(minus);
-        let (whole, many) = leading_digits(text[from..from + LANES].try_into().ok()?)?;
-        if many == 0 || (many > 1 && text[from] == b'0') {
-            return None;
-        }
-        let mut end = from + many;
-        let integer = text[end] != b'.';
-        let (mut mantissa, mut decimals) = (whole, 0);
-        if !integer {
-            let (fraction, found) = leading_digits(text[end + 1..end + 1 + LANES].try_into().ok()?)?;
-            if found == 0 {
-                return None;
-            }
-            decimals = found;
-            mantissa = whole * WHOLE_POWERS[decimals] + fraction;
-            end += 1 + decimals;
-        }
-        if matches!(text[end], b'e' | b'E') || (integer && minus && mantissa == 0) {
-            return None;
-        }
-        let size = mantissa as f64 / POWERS[decimals]; // both are exact, so that this rounds once
-        let value = if minus { -size } else { size };
-        let digits = &text[..end];
+        let text = self.text.get(self.at..)?;
+        let Short { value, end, integer } = Short::of(text.first_chunk()?)?;
         self.at += end;
-        Some(Number { value, integer: integer.then_some(digits) })
+        Some(Number { value, integer: integer.then_some(&text[..end]) })
+    }
+
+    /// Past members of an object or array that are each a lead, a short number and a comma, for as long as they are.
+    /// Returns how many; their values go to the first places.
+    #[inline(never)]
+    pub fn run<'l>(&mut self, leads: impl Iterator<Item = &'l [u8]>, places: &mut [f32]) -> usize {
+        let mut rest = &self.text[self.at..];
+        let mut many = 0;
+        for (lead, place) in leads.zip(places) {
+            let Some(text) = rest.strip_prefix(lead) else { break };
+            let Some(Short { value, end, .. }) = text.first_chunk().and_then(Short::of) else { break };
+            if text[end] != b',' {
+                break;
+            }
+            *place = value as f32;
+            rest = &text[end + 1..];
+            many += 1;
+        }
+        self.at = self.text.len() - rest.len();
+        many
     }
 
     fn any_number(&mut self) -> Option<Number<'a>> {

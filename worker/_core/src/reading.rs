@@ -2,6 +2,7 @@
 //! plain cases these are; every other one is `None` and left to it.
 
 use std::collections::HashMap;
+use std::iter::repeat;
 
 use crate::json::{Json, Number};
 use crate::stamp;
@@ -95,6 +96,13 @@ impl Schema {
         loop {
             // Most readings name the features in the model's order.
             json.next_token()?;
+            if self.plain && !listed {
+                let leads = self.leads[expected..].iter().map(|lead| &lead[..]);
+                let many = json.run(leads, &mut row_F[expected..]);
+                named |= many > 0;
+                expected += many;
+                json.next_token()?;
+            }
             if let Some(next) = self.features.get(expected).filter(|_| self.plain) {
                 let led = json.word(&self.leads[expected]).is_some();
                 if led || json.is_string(next) {
@@ -187,8 +195,10 @@ fn list(json: &mut Json, row_F: &mut [f32]) -> Option<()> {
         return None;
     }
     json.enter(2)?;
-    for (f, place) in row_F.iter_mut().enumerate() {
-        if f > 0 {
+    let most = row_F.len().saturating_sub(1); // a comma follows each of them
+    let done = json.run(repeat(&[][..]), &mut row_F[..most]);
+    for (f, place) in row_F.iter_mut().enumerate().skip(done) {
+        if f > done {
             json.take(b',')?;
         }
         json.next_token()?;
