@@ -2,8 +2,8 @@
 
 Blocks of a fixed number of rows go through two lanes in turn. While the device works on the block of one lane, the host
 fills the other; before a lane is filled again, what it was working on is taken out. On the CPU a lane works while it
-is filled, and blocks have two sizes: telling torch what to do next costs as much for many rows as for few, so many
-windows go through in large blocks, and what remains, or is all of a quiet topic's batch, in small ones.
+is filled, and blocks have up to three sizes: telling torch what to do next costs as much for many rows as for few, so
+many windows go through in large blocks; and the few of a quiet topic's batch bring few empty rows with them.
 
 Legend: B windows, R rows of a block, K rows of the stack, W readings of a window, F features, D = W*F inputs,
 N of them, the last, that are answered.
@@ -25,6 +25,7 @@ from worker.records import F32, I64
 LANES = 2                               # one is filled while the other works
 
 CPU_ROWS = BLOCK_ROWS, 2048             # of a block; past these there is nothing to gain
+CPU_FEW = 32                            # rows of the least: fewer cost hardly less
 CPU_NUMBERS = 2**18                     # of a layer's result for a block: with more, rows cost more again
 CUDA_ROWS = 1024, 32_768                # of a block: fewer leave the card idle, more make a short batch wait
 CUDA_MULTIPLIED = 2**38                 # weights times rows of a block: some milliseconds of float32 products
@@ -56,7 +57,7 @@ class Lane(Protocol):
     """Buffers for one block, and the model's work on it."""
 
     def start(self, index_BW: I64, expected_BN: F32) -> None:
-        """Begin with windows of the stack: a block of one of the device's sizes, or fewer than R.
+        """Begin with windows of the stack: one of blocks().
 
         What comes of them goes to expected_BN, a part of results().
         """
@@ -68,7 +69,7 @@ class Lane(Protocol):
 class Device(Protocol):
     @property
     def sizes(self) -> Sequence[int]:
-        """Rows of a block, the most first, R the last. A window gets the same bits in each."""
+        """Rows of a block, the most first. A window gets the same bits in each."""
 
     def lane(self) -> Lane:
         """A new one, LANES at most."""
@@ -112,7 +113,7 @@ def scorer_of(
     """
     tensors = list(model.state_dict().values())
     on = tensors[0].device
-    most = rows or cpu_rows(max(max(tensor.shape, default=1) for tensor in tensors))
+    others = () if rows else (cpu_rows(max(max(tensor.shape, default=1) for tensor in tensors)), CPU_FEW)
     rows = rows or (cuda_rows(sum(tensor.numel() for tensor in tensors)) if on.type == "cuda" else BLOCK_ROWS)
     if rows < 1 or rows % ALIGNMENT:
         raise ValueError(f"rows is {rows}; blocks need a multiple of {ALIGNMENT}")
@@ -121,16 +122,24 @@ def scorer_of(
         from worker.detection.cuda import Cuda  # where there is none, nothing of it is loaded
 
         return Scorer(Cuda(model, task, on), task)
-    return Scorer(Cpu(model, task, most), task)
+    return Scorer(Cpu(model, task, others), task)
 
 
 def blocks(length: int, sizes: Sequence[int]) -> Iterator[slice]:
-    """Whole ones of the sizes, the most first, and a last one that may be less."""
+    """Whole ones, the most first, and what remains in the least that holds it. Of several sizes, the least is for that
+    alone: one block with empty rows costs less than many small ones.
+    """
     start = 0
     while start < length:
-        rows = next((rows for rows in sizes if rows <= length - start), sizes[-1])
+        left = length - start
+        rows = next((rows for rows in sizes[:-1] if rows <= left), None) or held(left, sizes)
         yield slice(start, min(start + rows, length))
         start += rows
+
+
+def held(windows: int, sizes: Sequence[int]) -> int:
+    """The least size that holds so many; the most where none does."""
+    return next((rows for rows in reversed(sizes) if rows >= windows), sizes[0])
 
 
 def cpu_rows(widest: int) -> int:
@@ -151,16 +160,18 @@ def _power_of_two(rows: int, within: tuple[int, int]) -> int:
 class Cpu:
     """The host's memory is the device's; a lane is done when it has started."""
 
-    def __init__(self, model: Reconstructor, task: Task, most: int = 0) -> None:
-        """most: rows of a large block, a multiple of R; without it, all blocks are of R."""
+    def __init__(self, model: Reconstructor, task: Task, others: Sequence[int] = ()) -> None:
+        """others: rows of blocks beside those of R, multiples of 16; of use where windows get the same bits in them."""
         self.task = task
         self.stack_KF: F32 = np.empty((0, task.features), np.float32)
-        self._passes = {task.rows: scripted(model, torch.zeros(task.rows, task.inputs), task.asked)}
-        if most > task.rows:
-            large = scripted(model, torch.zeros(most, task.inputs), task.asked)
-            if _same_bits(large, self._passes[task.rows], (most, task.inputs), task.rows):
-                self._passes = {most: large, **self._passes}
-        self.sizes = tuple(self._passes)
+        of_R = scripted(model, torch.zeros(task.rows, task.inputs), task.asked)
+        passes = {task.rows: of_R}
+        for rows in {*others} - {task.rows}:
+            other = scripted(model, torch.zeros(rows, task.inputs), task.asked)
+            if _same_bits(rows, other, task.rows, of_R, task.inputs):
+                passes[rows] = other
+        self.sizes = tuple(sorted(passes, reverse=True))
+        self._passes = passes
 
     def predict(self, x_RD: Tensor) -> Tensor:
         """A whole block of one of the sizes."""
@@ -185,7 +196,7 @@ class CpuLane:
     @torch.inference_mode()
     def start(self, index_BW: I64, expected_BN: F32) -> None:
         length = len(index_BW)
-        rows = max(length, self._cpu.task.rows)
+        rows = held(length, self._cpu.sizes)
         np.take(self._cpu.stack_KF, index_BW, axis=0, out=self._x_RWF[:length], mode="clip")
         self._x_RWF[length:rows] = 0.0
         xhat_RN = self._cpu.predict(self._x_RD[:rows])
@@ -196,7 +207,12 @@ class CpuLane:
 
 
 @torch.inference_mode()
-def _same_bits(large: Pass, small: Pass, shape: tuple[int, int], rows: int) -> bool:
+def _same_bits(rows: int, one: Pass, others_rows: int, other: Pass, inputs: int) -> bool:
     """Kernels are chosen by shape and alignment and not by what is multiplied, so one trial tells of every block."""
-    x_RD = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return torch.equal(large(x_RD), torch.cat([small(part_RD) for part_RD in torch.split(x_RD, rows)]))
+    most = max(rows, others_rows)
+    x_BD = torch.randn(most, inputs, generator=torch.Generator().manual_seed(0))
+
+    def through(rows: int, its: Pass) -> Tensor:
+        return torch.cat([its(part_RD) for part_RD in torch.split(x_BD, rows)])
+
+    return torch.equal(through(rows, one), through(others_rows, other))

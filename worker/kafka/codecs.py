@@ -7,15 +7,20 @@ from collections.abc import Callable
 import kafka.codec as codecs
 from kafka.errors import CorruptRecordError, UnsupportedCodecError
 
-_CODECS: dict[int, tuple[str, str, Callable[[], bool], Callable[[bytes], bytes]]] = {
+
+def _snappy(data: memoryview) -> bytes:
+    return bytes(codecs.snappy_decode(bytes(data)))     # not every python-snappy takes a view
+
+
+_CODECS: dict[int, tuple[str, str, Callable[[], bool], Callable[[memoryview], bytes]]] = {
     1: ("gzip", "a Python with zlib", codecs.has_gzip, codecs.gzip_decode),
-    2: ("snappy", "python-snappy", codecs.has_snappy, codecs.snappy_decode),
+    2: ("snappy", "python-snappy", codecs.has_snappy, _snappy),
     3: ("lz4", "lz4", codecs.has_lz4, codecs.lz4_decode),
     4: ("zstd", "zstandard", codecs.has_zstd, codecs.zstd_decode),
 }
 
 
-def decompressed(codec: int, data: bytes) -> bytes:
+def decompressed(codec: int, data: memoryview) -> bytes:
     """Raises CorruptRecordError, and UnsupportedCodecError where nothing here reads it."""
     if codec not in _CODECS:
         raise UnsupportedCodecError(f"records are compressed with codec {codec}, which nobody knows")

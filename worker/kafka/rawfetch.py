@@ -196,7 +196,7 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             append_timestamp=header.max_timestamp if header.attributes & _APPEND_TIME else None,
             records=header.records,
             from_offset=self.next_fetch_offset,
-            data=bytes(raw[HEADER.size :]) if codec == 0 else decompressed(codec, bytes(raw[HEADER.size :])),
+            data=bytes(raw[HEADER.size :]) if codec == 0 else decompressed(codec, raw[HEADER.size :]),
             topic=tp.topic,
             next_offset=header.last_offset + 1,
             newest_ms=header.max_timestamp,
