@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from worker.errors import BrokerError
 from worker.kafka.offsets import Start
@@ -98,6 +99,9 @@ class MemorySink:
             return Failed(self._refusals.pop(0))
         self.messages.append(message)
         return Acknowledged()
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def flush(self, timeout_seconds: float) -> None:
         return None

@@ -170,17 +170,6 @@ def test_a_number_has_the_same_bits(number: str) -> None:
     the_same_in_every_way(many([form % number.encode() for form in (short, long)]), ReadingSchema(FEATURES))
 
 
-@pytest.mark.parametrize("odd", ["null", "1e3", "-0", "01", "12345678.5", " -0.25", "0.25 ", '"x"', "[]", '1,"b":2'])
-def test_a_run_of_plain_numbers_ends_at_any_place(odd: str) -> None:
-    names, texts = tuple("abcdefgh"), []
-    for place in range(len(names) + 1):
-        numbers = [odd if at == place else f"{at}.0625" for at in range(len(names))]
-        members = [f'"{name}":{number}' for name, number in zip(names, numbers, strict=True)]
-        texts += [f"{{{','.join(members)}}}", f"{{{','.join(members[place:] + members[:place])}}}"]
-        texts += [f'{{"values":[{",".join(numbers)}]}}', f'{{"values":[{",".join(numbers)}],{members[0]}}}']
-    the_same_in_every_way(many([text.encode() for text in texts]), ReadingSchema(names))
-
-
 @settings(max_examples=300, deadline=None)
 @given(times)
 @example('"2024-02-29T00:00:00Z"')

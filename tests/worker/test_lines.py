@@ -1,4 +1,4 @@
-"""A record batch as one text of lines: the readings that its records are, or none of them."""
+"""Plain readings, read many at once: the records of a batch as one text of lines, the numbers of a reading as a run."""
 
 from __future__ import annotations
 
@@ -115,3 +115,14 @@ def test_whoever_sends_numbers_chooses_no_hash(monkeypatch: pytest.MonkeyPatch) 
         )
         assert len(found) == 10
     assert {type(one) for one in hashed} == {str, type}
+
+
+@pytest.mark.parametrize("odd", ["null", "1e3", "-0", "01", "12345678.5", " -0.25", "0.25 ", '"x"', "[]", '1,"b":2'])
+def test_a_run_of_plain_numbers_ends_at_any_place(odd: str) -> None:
+    names, texts = tuple("abcdefgh"), []
+    for place in range(len(names) + 1):
+        numbers = [odd if at == place else f"{at}.0625" for at in range(len(names))]
+        members = [f'"{name}":{number}' for name, number in zip(names, numbers, strict=True)]
+        texts += [f"{{{','.join(members)}}}", f"{{{','.join(members[place:] + members[:place])}}}"]
+        texts += [f'{{"values":[{",".join(numbers)}]}}', f'{{"values":[{",".join(numbers)}],{members[0]}}}']
+    the_same_in_every_way(many([text.encode() for text in texts]), ReadingSchema(names))

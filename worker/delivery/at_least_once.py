@@ -163,13 +163,16 @@ class AtLeastOnce(Deferred):
         self._failures += 1
 
     def _follow(self, reach: Reach) -> None:
+        if not reach.rows:
+            return
         refused: Exception | None = None
-        for row in reach.rows:              # after one that is refused at once, each would be waited for in vain
-            if refused is None:
-                row.send(self._output)
-                refused = row.error() if row.done() else None
-            else:
-                row.fail(refused)
+        with self._output.together():
+            for row in reach.rows:          # after one that is refused at once, each would be waited for in vain
+                if refused is None:
+                    row.send(self._output)
+                    refused = row.error() if row.done() else None
+                else:
+                    row.fail(refused)
 
     def _reaches(self) -> Iterator[Reach]:
         if self._commit:

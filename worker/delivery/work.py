@@ -70,11 +70,14 @@ class Outgoing:
         if self.alone:
             self.press(sink)
             return
-        for sent in messages:
-            if self.stuck:
-                return
-            sent.send(sink)
-            self.stuck = sent.refusal is not None
+        if self.stuck or not messages:
+            return
+        with sink.together():
+            for sent in messages:
+                sent.send(sink)
+                if sent.refusal is not None:
+                    self.stuck = True
+                    return
 
     def press(self, sink: Sink) -> None:
         """Where each message goes by itself: the next one, once the one before is on its topic. For a while: whoever

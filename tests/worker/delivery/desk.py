@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from prometheus_client import generate_latest
 
@@ -47,6 +48,9 @@ class Broker(MemorySource):
     def send(self, message: Message) -> Answer:
         self.sent.append(Answer(message))
         return self.sent[-1]
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def flush(self, timeout_seconds: float) -> None:
         return None
