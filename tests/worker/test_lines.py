@@ -126,3 +126,10 @@ def test_a_run_of_plain_numbers_ends_at_any_place(odd: str) -> None:
         texts += [f"{{{','.join(members)}}}", f"{{{','.join(members[place:] + members[:place])}}}"]
         texts += [f'{{"values":[{",".join(numbers)}]}}', f'{{"values":[{",".join(numbers)}],{members[0]}}}']
     the_same_in_every_way(many([text.encode() for text in texts]), ReadingSchema(names))
+
+
+@pytest.mark.parametrize("elements", [250, 509, 510, 511, 765, 4000])
+def test_fields_are_counted_alike_in_texts_of_any_length(elements: int) -> None:
+    text = b'{"flow":1,"unit":[%s]}' % b",".join([b"1"] * elements)
+    (found,) = the_same_in_every_way(many([text]), ReadingSchema(FEATURES, max_fields=512))
+    assert (found[1] == "too_many_fields") == (elements + 2 > 512)
