@@ -161,17 +161,13 @@ class Cpu:
     """The host's memory is the device's; a lane is done when it has started."""
 
     def __init__(self, model: Reconstructor, task: Task, others: Sequence[int] = ()) -> None:
-        """others: rows of blocks beside those of R, multiples of 16; of use where windows get the same bits in them."""
+        """others: rows of further blocks, multiples or parts of R; of use where windows get the same bits in them."""
         self.task = task
         self.stack_KF: F32 = np.empty((0, task.features), np.float32)
-        of_R = scripted(model, torch.zeros(task.rows, task.inputs), task.asked)
-        passes = {task.rows: of_R}
-        for rows in {*others} - {task.rows}:
-            other = scripted(model, torch.zeros(rows, task.inputs), task.asked)
-            if _same_bits(rows, other, task.rows, of_R, task.inputs):
-                passes[rows] = other
-        self.sizes = tuple(sorted(passes, reverse=True))
-        self._passes = passes
+        tried = {rows: scripted(model, torch.zeros(rows, task.inputs), task.asked) for rows in {task.rows, *others}}
+        ours = task.rows, tried[task.rows]
+        self._passes = {rows: its for rows, its in tried.items() if _same_bits(ours, (rows, its), task.inputs)}
+        self.sizes = tuple(sorted(self._passes, reverse=True))
 
     def predict(self, x_RD: Tensor) -> Tensor:
         """A whole block of one of the sizes."""
@@ -207,12 +203,12 @@ class CpuLane:
 
 
 @torch.inference_mode()
-def _same_bits(rows: int, one: Pass, others_rows: int, other: Pass, inputs: int) -> bool:
-    """Kernels are chosen by shape and alignment and not by what is multiplied, so one trial tells of every block."""
-    most = max(rows, others_rows)
-    x_BD = torch.randn(most, inputs, generator=torch.Generator().manual_seed(0))
-
-    def through(rows: int, its: Pass) -> Tensor:
-        return torch.cat([its(part_RD) for part_RD in torch.split(x_BD, rows)])
-
-    return torch.equal(through(rows, one), through(others_rows, other))
+def _same_bits(one: tuple[int, Pass], other: tuple[int, Pass], inputs: int) -> bool:
+    """Of two blocks, each its rows and its pass. Kernels are chosen by shape and alignment, and not by what is
+    multiplied, so one trial tells of every block.
+    """
+    x_BD = torch.randn(max(one[0], other[0]), inputs, generator=torch.Generator().manual_seed(0))
+    ours_BN, theirs_BN = (
+        torch.cat([its(part_RD) for part_RD in torch.split(x_BD, rows)]) for rows, its in (one, other)
+    )
+    return torch.equal(ours_BN, theirs_BN)

@@ -3,6 +3,7 @@
 
 const DEPTH: usize = 32;
 const EXACT: u64 = 1 << 53;
+// Static: as constants they would be copied to the stack for each number.
 static POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
     1e20, 1e21, 1e22,
@@ -62,7 +63,8 @@ impl Short {
         if matches!(text[end], b'e' | b'E') || (integer && minus && mantissa == 0) {
             return None;
         }
-        let size = mantissa as i64 as f64 / POWERS[decimals]; // both are exact, so that this rounds once
+        // Both are exact, so that this rounds once. A sign is a bit: asking for it would be guessing it, half the time wrong.
+        let size = mantissa as i64 as f64 / POWERS[decimals];
         let value = f64::from_bits(size.to_bits() | u64::from(minus) << 63);
         Some(Short { value, end, integer })
     }
