@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from worker import compiled, device, log, signals, tracing
+from worker import compiled, device, log, signals, threads, tracing
 from worker.delivery.assembly import Parts, checkpoint
 from worker.delivery.checkpoint import Stopped
 from worker.errors import BrokerError, BrokerUnreachable, UserError
@@ -41,6 +41,7 @@ class Daemon:
         settings, metrics = self._settings, self._metrics
         chosen = device.choose(settings.device)
         compiled.choose(settings.core)
+        threads.choose(settings.threads)
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(signals.handled(self._stop))
             leaving.callback(metrics.tracing.close)

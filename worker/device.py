@@ -10,7 +10,8 @@ from worker.errors import SettingsError
 def choose(name: str) -> torch.device:
     """auto, cpu, cuda or cuda:N → a device that is there.
 
-    On the CPU one thread scores: a batch is small, and one thread adds its numbers in one order always.
+    On the CPU torch uses one thread for a block: a block is small, and one thread adds its numbers in one order always.
+    Several blocks have threads of their own (worker/threads.py).
     Raises SettingsError where the device asked for is not there.
     """
     torch.set_num_threads(1)

@@ -255,6 +255,11 @@ class Settings(BaseSettings):
         description="Who does the heavy work: the compiled core, or its slower twin in Python, to the same bits. auto: "
         "compiled where it was built. compiled: refuse to start without it.",
     )
+    threads: Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="Threads that decode and, on the CPU, run the model, to the same bits. 0: as many as there are "
+        "cores for this process, 4 at most.",
+    )
     watchdog_seconds: Annotated[float, Field(ge=1)] = Field(
         120.0,
         description="Seconds without a turn of the loop, or without progress while readings wait, after which the "

@@ -264,36 +264,6 @@ def test_broken_batches_are_named_and_never_half_read(way: str, contents: list[C
     assert outcomes[0] == outcomes[1]
 
 
-@needs_core
-@settings(max_examples=500, deadline=None)
-@given(st.binary(max_size=80), st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1))
-def test_the_core_takes_any_bytes(data: bytes, count: int, place: int) -> None:
-    from worker._core import columns
-
-    core = columns.Decoder(list(FEATURES), "values", None, "timestamp", 1_000)
-    found = core.decode([(0, place, place, None, count, 0, data)])
-    rows = len(found.offset_B) // 8
-    assert len(found.x_BF) == rows * 4 * len(FEATURES)
-    assert found.unread in ([], [0])
-    assert not (found.unread and (rows or found.left))
-
-
-@needs_core
-def test_a_plain_reading_is_not_left_to_python() -> None:
-    """Else it would all be right, and slow."""
-    from worker._core import columns
-
-    core = columns.Decoder(list(FEATURES), "values", "machine", "timestamp", 1_000)
-    readings = [
-        b'{"machine":"a","temperature":-1.5e3,"pressure":2,"flow":true,"timestamp":1764000000.25}',
-        b' { "timestamp" : "2025-11-24T16:00:00.123+01:00", "values" : [ 1 , null, 0.1 ], "machine" : 12 } ',
-        '{"flow":1,"unit":"\\u00b0C µ","more":{"of":[1,"x",{}]},"machine":"µ","pressure":null}'.encode(),
-    ]
-    (batch,) = opened(many(readings))
-    found = core.decode([batch[:7]])
-    assert (found.left, found.unread, len(found.offset_B)) == ([], [], 3 * 8)
-
-
 def test_a_field_that_plays_two_parts() -> None:
     """As entity and as a feature; the compiled core cannot tell them apart, and need not."""
     found = the_same_in_every_way(many([b'{"flow":7,"pressure":1}']), ReadingSchema(FEATURES, entity_field="flow"))

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from worker import compiled
+from worker import compiled, threads
 from worker.codec.lines import LineDecoder
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
@@ -56,7 +56,7 @@ class ColumnDecoder:
             return self._one_by_one([one for one in fetched if not isinstance(one, RecordBatch)], "records")
         if self._core is None:
             return self._in_python(batches)
-        found = self._core.decode([batch[:CORE_FIELDS] for batch in batches])
+        found = self._core.decode([batch[:CORE_FIELDS] for batch in batches], threads.most())
         code = self._entities.code
         codes = np.array([code(partition, name) for partition, name in found.entities], np.int32)
         number_B = np.frombuffer(found.batch_B, np.int32)
@@ -72,7 +72,7 @@ class ColumnDecoder:
             return Decoded(plain, [], found.value_bytes, "compiled")
         left = [
             (number, PlainRecord(batches[number].topic, batches[number].partition, *record))
-            for _, number, *record in found.left
+            for number, *record in found.left
         ]
         left += [(number, record) for number in found.unread for record in walk(batches[number])]
         left.sort(key=itemgetter(0))

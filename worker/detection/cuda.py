@@ -10,6 +10,7 @@ N outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from worker.detection.reconstructor import Reconstructor
-from worker.detection.scorer import LANES, Task
+from worker.detection.scorer import Task
 from worker.records import F32, I64
 
+LANES = 2                               # one is filled while the other works
 WARM_UPS = 3                            # before a capture: libraries set themselves up at first use
 
 
@@ -42,8 +44,8 @@ class Cuda:
         self._crossed = 0
         self._stream, *self._lane_streams = streams(on)
 
-    def lane(self) -> CudaLane:
-        return CudaLane(self, self._lane_streams.pop())
+    def lanes(self) -> Sequence[CudaLane]:
+        return [CudaLane(self, stream) for stream in self._lane_streams]
 
     def stack(self, stack_KF: F32) -> None:
         """No lane may be at work. The stack crosses as far as blocks need it, each time a little ahead of them."""

@@ -1,9 +1,9 @@
 """What a model expects of windows: from the host's memory and back into it, whatever device the model is on.
 
-Blocks of a fixed number of rows go through two lanes in turn. While the device works on the block of one lane, the host
-fills the other; before a lane is filled again, what it was working on is taken out. On the CPU a lane works while it
-is filled, and blocks have up to three sizes: telling torch what to do next costs as much for many rows as for few, so
-many windows go through in large blocks; and the few of a quiet topic's batch bring few empty rows with them.
+Blocks of a fixed number of rows go through lanes in turn. While the device works on the block of one lane, the host
+fills another; before a lane is filled again, what it was working on is taken out. On the CPU each lane is a thread, and
+blocks have up to three sizes: telling torch what to do next costs as much for many rows as for few, so many windows go
+through in large blocks; and the few of a quiet topic's batch bring few empty rows with them.
 
 Legend: B windows, R rows of a block, K rows of the stack, W readings of a window, F features, D = W*F inputs,
 N of them, the last, that are answered.
@@ -12,17 +12,18 @@ N of them, the last, that are answered.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from worker import threads
 from worker.detection.reconstructor import ALIGNMENT, BLOCK_ROWS, Reconstructor
 from worker.detection.script import Pass, scripted
 from worker.records import F32, I64
-
-LANES = 2                               # one is filled while the other works
 
 CPU_ROWS = BLOCK_ROWS, 2048             # of a block; past these there is nothing to gain
 CPU_FEW = 32                            # rows of the least: fewer cost hardly less
@@ -71,8 +72,8 @@ class Device(Protocol):
     def sizes(self) -> Sequence[int]:
         """Rows of a block, the most first. A window gets the same bits in each."""
 
-    def lane(self) -> Lane:
-        """A new one, LANES at most."""
+    def lanes(self) -> Sequence[Lane]:
+        """New ones, as many as work at once. A batch's last block goes to the last of them, its only one too."""
 
     def stack(self, stack_KF: F32) -> None:
         """The readings that the windows to come are made of; valid until the next call."""
@@ -86,7 +87,7 @@ class Scorer:
 
     def __init__(self, device: Device, task: Task) -> None:
         self.task, self._device = task, device
-        self.lanes = [device.lane() for _ in range(LANES)]
+        self.lanes = device.lanes()
 
     def expected(self, stack_KF: F32, index_BW: I64) -> F32:
         """Windows as rows of a stack → xhat_BN, bit-equal for a window whatever batch it comes in.
@@ -95,12 +96,14 @@ class Scorer:
         """
         expected_BN = self._device.results(len(index_BW))
         self._device.stack(stack_KF)
-        for number, block in enumerate(blocks(len(index_BW), self._device.sizes)):
-            lane = self.lanes[number % LANES]
-            lane.finish()
-            lane.start(index_BW[block], expected_BN[block])
-        for lane in self.lanes:
-            lane.finish()
+        cut = list(blocks(len(index_BW), self._device.sizes))
+        with ExitStack() as leaving:            # whatever comes, no lane is at work afterwards
+            for lane in self.lanes:
+                leaving.callback(lane.finish)
+            for number, block in enumerate(cut, start=-len(cut)):
+                lane = self.lanes[number % len(self.lanes)]
+                lane.finish()
+                lane.start(index_BW[block], expected_BN[block])
         return expected_BN
 
 
@@ -158,7 +161,7 @@ def _power_of_two(rows: int, within: tuple[int, int]) -> int:
 
 
 class Cpu:
-    """The host's memory is the device's; a lane is done when it has started."""
+    """The host's memory is the device's."""
 
     def __init__(self, model: Reconstructor, task: Task, others: Sequence[int] = ()) -> None:
         """others: rows of further blocks, multiples or parts of R; of use where windows get the same bits in them."""
@@ -173,8 +176,8 @@ class Cpu:
         """A whole block of one of the sizes."""
         return self._passes[len(x_RD)](x_RD)
 
-    def lane(self) -> CpuLane:
-        return CpuLane(self)
+    def lanes(self) -> Sequence[CpuLane]:
+        return [*(ThreadLane(self) for _ in range(threads.most() - 1)), CpuLane(self)]
 
     def stack(self, stack_KF: F32) -> None:
         self.stack_KF = stack_KF
@@ -184,6 +187,8 @@ class Cpu:
 
 
 class CpuLane:
+    """Done when it has started: the caller's thread does the work."""
+
     def __init__(self, cpu: Cpu) -> None:
         self._cpu, task = cpu, cpu.task
         self._x_RD = torch.zeros(cpu.sizes[0], task.inputs)     # torch's own memory: rows start where kernels like it
@@ -200,6 +205,20 @@ class CpuLane:
 
     def finish(self) -> None:
         """It is done already."""
+
+
+class ThreadLane(CpuLane):
+    """A thread of the pool does the work."""
+
+    _work: Future[None] | None = None
+
+    def start(self, index_BW: I64, expected_BN: F32) -> None:
+        self._work = threads.pool().submit(super().start, index_BW, expected_BN)
+
+    def finish(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work.result()
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
-"""kafka-python made to take from a socket what is there, and not 4 KiB at a time.
+"""kafka-python made to take from a socket what is there, and not 4 KiB at a time; and to read it where it lies.
 
-Python's lock changes hands around each such piece: the thread that scores stops for the one that receives.
+Python's lock changes hands around each such piece, and is held while what has come is copied: the thread that scores
+stops for the one that receives.
 
 This is private ground of kafka-python 3.0: where it is not as known, it receives in its own way.
 """
@@ -12,12 +13,27 @@ from collections.abc import Callable
 from typing import Any
 
 from kafka.net.compat import KafkaNetClient
+from kafka.protocol import parser
+from kafka.protocol.frame import KafkaBytes
 
 AT_ONCE_BYTES = 262_144
+COPIED_BYTES = 65_536                   # of a response, at most: it costs nothing
+
+
+class Response(KafkaBytes):  # type: ignore[misc]
+    """A response whose body is read without a copy. kafka-python makes two, and has no more use for this then."""
+
+    def read(self, nbytes: int | None = None) -> bytes | memoryview:
+        if nbytes is None and len(self) - self._idx > COPIED_BYTES:
+            return memoryview(self)[self._idx :]
+        read: bytes = super().read(nbytes)
+        return read
 
 
 def widen(client: KafkaNetClient) -> None:
     """All connections that the client will make."""
+    if getattr(parser, "KafkaBytes", None) is KafkaBytes:       # for the whole process
+        parser.KafkaBytes = Response
     manager = client._manager
     build = getattr(manager, "_build_transport", None)
     if build is None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.worker.untrained import CASES, made, readings
+from worker import threads
 from worker.detection.model import Family
 from worker.detection.reconstructor import BLOCK_ROWS, Reconstructor, predict_in_blocks
 from worker.detection.scorer import Cpu, CpuLane, Scorer, Task, blocks, cpu_rows, cuda_rows, scorer_of
@@ -109,8 +113,8 @@ class Deferred(Cpu):
         super().__init__(*of)  # type: ignore[arg-type]
         self.at_work = self.most_at_work = 0
 
-    def lane(self) -> DeferredLane:
-        return DeferredLane(self)
+    def lanes(self) -> Sequence[DeferredLane]:
+        return DeferredLane(self), DeferredLane(self)
 
 
 class DeferredLane(CpuLane):
@@ -143,6 +147,72 @@ def test_two_lanes_work_while_the_host_goes_on(length: int) -> None:
     np.testing.assert_array_equal(found_BF, at_once_BF)
     assert device.at_work == 0
     assert device.most_at_work == min(2, -(-length // 16))
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = threads.most()
+    threads.choose(3)
+    threads.pool.cache_clear()
+    yield
+    threads.pool().shutdown()
+    threads.pool.cache_clear()
+    threads.choose(before)
+
+
+@pytest.mark.parametrize(("kind", "family"), CASES)
+def test_several_threads_give_the_bits_of_one(kind: str, family: Family, request: pytest.FixtureRequest) -> None:
+    model = made(kind, family, FEATURES, WINDOW)
+    stack_KF, index_BW = windows(9000, 9000)
+    alone_BD = scorer_of(model, WINDOW, FEATURES).expected(stack_KF, index_BW)
+    request.getfixturevalue("three_threads")
+    scorer = scorer_of(model, WINDOW, FEATURES)
+    assert len(scorer.lanes) == 3
+    for length in (9000, 8999, 2500, 300, 1, 0):
+        np.testing.assert_array_equal(scorer.expected(stack_KF, index_BW[:length]), alone_BD[:length])
+
+
+class Witness(Cpu):
+    """Knows who was at work; fails where a reading is 13."""
+
+    def __init__(self) -> None:
+        model = made("vae", "normal", FEATURES, WINDOW)
+        super().__init__(model, Task(WINDOW, FEATURES, newest=False, rows=256))
+        self.who: list[str] = []
+
+    def predict(self, x_RD: Tensor) -> Tensor:
+        self.who.append(threading.current_thread().name)
+        if (x_RD == 13).any():
+            raise ValueError("thirteen")
+        return super().predict(x_RD)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_batch_of_one_block_is_done_by_who_asks() -> None:
+    """No other thread need wake for it."""
+    device, (stack_KF, index_BW) = Witness(), windows(600)
+    scorer, us = Scorer(device, device.task), threading.current_thread().name
+    scorer.expected(stack_KF, index_BW[:256])
+    assert device.who == [us]
+    scorer.expected(stack_KF, index_BW)
+    others = {name for name in device.who if name.startswith("arithmetic")}
+    assert len(device.who) == 4
+    assert device.who.count(us) == 2
+    assert others
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("at", [0, 300, 599])
+def test_what_fails_in_a_thread_fails_for_who_asks(at: int) -> None:
+    device, (stack_KF, index_BW) = Witness(), windows(600, 600)
+    index_BW = np.arange(600)[:, None] % 590 + np.arange(WINDOW)
+    scorer = Scorer(device, device.task)
+    before_BD = scorer.expected(stack_KF, index_BW)
+    spoilt_KF = stack_KF.copy()
+    spoilt_KF[index_BW[at, -1]] = 13
+    with pytest.raises(ValueError, match="thirteen"):
+        scorer.expected(spoilt_KF, index_BW)
+    np.testing.assert_array_equal(scorer.expected(stack_KF, index_BW), before_BD)
 
 
 def test_nan_in_a_reading_spoils_its_windows_and_no_other() -> None:

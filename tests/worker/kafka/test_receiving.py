@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaConnectionError
 from kafka.net.transport import KafkaTCPTransport
 
 from tests.programs import until
 from worker.kafka.brokers import opened
-from worker.kafka.receiving import Wide
+from worker.kafka.receiving import COPIED_BYTES, Response, Wide
 
 
 class Counting(socket.socket):
@@ -66,6 +67,37 @@ def test_a_transport_that_nobody_has_is_gone_at_once(ends: tuple[socket.socket, 
     left = weakref.ref(transport)
     del transport
     assert left() is None
+
+
+@pytest.mark.parametrize(("length", "copied"), [(COPIED_BYTES, True), (COPIED_BYTES + 1, False)])
+def test_what_is_long_is_read_where_it_lies(length: int, copied: bool) -> None:
+    body = bytes(range(256)) * (length // 256) + bytes(length % 256)
+    response = Response(4 + length)
+    response.write(b"head")
+    response.write(body)
+    response.seek(0)
+    assert response.read(4) == b"head"
+    read = response.read()
+    assert read == body
+    assert isinstance(read, bytes) == copied
+    response[4] = 77
+    assert (read[0] == 77) != copied
+
+
+def test_a_long_answer_of_a_broker_is_read_so(broker: str, topic: Callable[..., str]) -> None:
+    """As kafka-python reads it, by the very class that its parser makes."""
+    with (
+        contextlib.closing(opened(KafkaProducer, bootstrap_servers=broker)) as producer,
+        contextlib.closing(opened(KafkaConsumer, bootstrap_servers=broker, auto_offset_reset="earliest")) as consumer,
+    ):
+        name, value = topic(), bytes(range(256)) * 1000
+        producer.send(name, value).get(30)
+        consumer.assign([TopicPartition(name, 0)])
+        found: list[bytes] = []
+        with mock.patch.object(Response, "read", autospec=True, side_effect=Response.read) as read:
+            until(lambda: bool(found.extend(r.value for rs in consumer.poll(500).values() for r in rs) or found), 30)
+    assert found == [value]
+    assert max(len(call.args[0]) for call in read.call_args_list) > len(value)
 
 
 def test_every_connection_of_a_client_receives_so(broker: str) -> None:

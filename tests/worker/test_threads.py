@@ -1,0 +1,44 @@
+"""How many threads do the arithmetic: what the machine and the container leave to this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker import threads
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    before = threads.most()
+    yield
+    threads.choose(before)
+
+
+@pytest.mark.parametrize(("said", "found"), [
+    ("max 100000\n", CORES),
+    ("50000 100000\n", 1),                      # half a core is still one thread
+    ("100000 100000\n", 1),
+    ("6400000 100000\n", CORES),                # more than there are
+    ("", CORES),
+])
+def test_cores_are_those_that_the_container_is_given(tmp_path: Path, said: str, found: int) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text(said)
+    assert threads.available(quota) == found
+
+
+def test_without_control_groups_the_process_has_the_cores_it_may_run_on(tmp_path: Path) -> None:
+    assert threads.available(tmp_path / "absent") == CORES
+
+
+def test_by_itself_a_worker_takes_few() -> None:
+    threads.choose(0)
+    assert 1 <= threads.most() <= threads.MOST_BY_ITSELF
+    threads.choose(7)
+    assert threads.most() == 7
