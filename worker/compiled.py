@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from worker.errors import SettingsError
@@ -20,15 +19,16 @@ _wanted = True
 
 
 def built() -> bool:
-    return find_spec(MODULE) is not None
+    return _loaded()[0] is not None
 
 
 def choose(how: Choice) -> None:
     """For the whole process, before anything asks for the core. Raises SettingsError."""
     global _wanted
-    if how == "compiled" and not built():
+    core, why = _loaded()
+    if how == "compiled" and core is None:
         raise SettingsError(
-            "the compiled core is asked for and was not built: install with a Rust toolchain at hand (rustup.rs), or "
+            f"the compiled core is asked for and {why}: install with a Rust toolchain at hand (rustup.rs), or "
             "leave ZMU_CORE at auto"
         )
     _wanted = how != "python"
@@ -36,12 +36,18 @@ def choose(how: Choice) -> None:
 
 def core() -> Any | None:
     """The extension module; None where the twins in Python are to do the work."""
-    return _module() if _wanted else None
+    return _loaded()[0] if _wanted else None
 
 
 @cache
-def _module() -> Any | None:
-    return import_module(MODULE) if built() else None
+def _loaded() -> tuple[Any | None, str]:
+    """The module; or None, and why."""
+    try:
+        return import_module(MODULE), ""
+    except ModuleNotFoundError:
+        return None, "was not built"
+    except ImportError as error:        # of another machine, or another Python
+        return None, f"cannot be loaded ({error})"
 
 
 def kind() -> Literal["compiled", "python"]:

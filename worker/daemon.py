@@ -87,7 +87,8 @@ class Daemon:
             sys.setswitchinterval(SWITCH_SECONDS)
             gc.collect()
             gc.freeze()                     # what lives as long as the process need not be walked again and again
-            logger.info("started", topic=settings.input.topic, group=settings.input.group_id)
+            about = {"topic": settings.input.topic, "group": settings.input.group_id}
+            logger.info("started", **about, core=compiled.kind(), threads=threads.most())
             try:
                 loop.run_until_drained() if until_drained else loop.run()
             except (Stopped, BrokerError) as error:

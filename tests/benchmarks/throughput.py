@@ -41,6 +41,7 @@ WAYS = (
     ("worker, compiled", "pointwise", COMPILED),
     ("worker with memory, Python", "memory", PYTHON),
     ("worker with memory, compiled", "memory", COMPILED),
+    ("same, one thread", "memory", COMPILED | {"ZMU_THREADS": "1"}),
     ("same, exactly once", "memory", COMPILED | {"ZMU_OUTPUT__DELIVERY": "exactly-once"}),
 )
 

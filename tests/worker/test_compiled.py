@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from worker.errors import SettingsError
 @pytest.fixture(autouse=True)
 def _back() -> Iterator[None]:
     yield
+    compiled._loaded.cache_clear()
     compiled.choose("auto")
 
 
@@ -36,4 +39,16 @@ def test_what_was_not_built_can_be_missed() -> None:
     compiled.choose("auto")
     assert compiled.kind() == "python"
     with pytest.raises(SettingsError, match=r"rustup\.rs"):
+        compiled.choose("compiled")
+
+
+def test_what_cannot_be_loaded_is_done_without_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core of another machine, say, or a file cut short."""
+    (tmp_path / f"elsewhere{EXTENSION_SUFFIXES[-1]}").write_bytes(b"no library")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(compiled, "MODULE", "elsewhere")
+    compiled._loaded.cache_clear()
+    compiled.choose("auto")
+    assert (compiled.core(), compiled.kind()) == (None, "python")
+    with pytest.raises(SettingsError, match=r"cannot be loaded \(.*elsewhere.*rustup\.rs"):
         compiled.choose("compiled")

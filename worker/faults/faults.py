@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.records import I32, I64, Batch, Bools
+from worker.state.visits import by_entity
 
 Fault = Literal["silent", "missing", "stuck", "out_of_range"]
 
@@ -41,7 +42,7 @@ class Rows:
     @classmethod
     def of(cls, batch: Batch) -> Self:
         """Of a batch with at least one reading."""
-        order_B = np.argsort(batch.entity_B, kind="stable")
+        order_B = by_entity(batch.entity_B)
         entity_B = batch.entity_B[order_B]
         first_E = np.flatnonzero(np.r_[True, entity_B[1:] != entity_B[:-1]])
         return cls(

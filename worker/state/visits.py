@@ -16,6 +16,12 @@ import numpy as np
 from worker.records import I32, I64
 
 
+def by_entity(entity_B: I32) -> I64:
+    """Rows, by entity and then by arrival. numpy sorts codes of 16 bits by their digits, much sooner."""
+    few = entity_B.max(initial=0) < 2**16
+    return np.argsort(entity_B.astype(np.uint16) if few else entity_B, kind="stable")
+
+
 @dataclass(frozen=True, slots=True)
 class Visits:
     order_B: I64                # rows, by entity and then by arrival
@@ -25,7 +31,7 @@ class Visits:
 
     @classmethod
     def of(cls, entity_B: I32) -> Visits:
-        order_B = np.argsort(entity_B, kind="stable")
+        order_B = by_entity(entity_B)
         sorted_B = entity_B[order_B]
         start_E = np.flatnonzero(np.r_[True, sorted_B[1:] != sorted_B[:-1]]) if len(sorted_B) else np.empty(0, np.int64)
         count_E = np.diff(np.r_[start_E, len(sorted_B)])
