@@ -27,9 +27,11 @@ def available(quota: Path = QUOTA) -> int:
 
 
 def choose(most: int) -> None:
-    """For the whole process, before anything asks. most: 0 for as many as there are cores for, within bounds."""
+    """For the whole process, before anything asks. most: 0 for as many as there are cores for, but one, which
+    kafka-python's threads keep busy; within bounds.
+    """
     global _most
-    _most = most or min(available(), MOST_BY_ITSELF)
+    _most = most or max(1, min(available() - 1, MOST_BY_ITSELF))
 
 
 def most() -> int:

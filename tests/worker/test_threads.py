@@ -37,8 +37,13 @@ def test_without_control_groups_the_process_has_the_cores_it_may_run_on(tmp_path
     assert threads.available(tmp_path / "absent") == CORES
 
 
-def test_by_itself_a_worker_takes_few() -> None:
+@pytest.mark.parametrize(("cores", "taken"), [(1, 1), (2, 1), (3, 2), (5, 4), (64, 4)])
+def test_by_itself_a_worker_takes_few_and_leaves_one(cores: int, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "available", lambda: cores)
     threads.choose(0)
-    assert 1 <= threads.most() <= threads.MOST_BY_ITSELF
+    assert threads.most() == taken
+
+
+def test_what_is_asked_for_is_taken() -> None:
     threads.choose(7)
     assert threads.most() == 7
