@@ -7,7 +7,7 @@ ARGS   ?=
 .PHONY: demo test lint bench clean
 
 # One for each extra of pyproject.toml that a target needs. Compiled is what is imported, when it is: of torch, little.
-$(VENV)/.%: pyproject.toml
+$(VENV)/.%: pyproject.toml worker/_core/Cargo.toml $(wildcard worker/_core/src/*.rs)
 	@$(PYTHON) -c 'import sys; sys.exit(f"zmu needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a few minutes: torch is large) ..."

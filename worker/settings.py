@@ -257,8 +257,8 @@ class Settings(BaseSettings):
     )
     threads: Annotated[int, Field(ge=0, le=64)] = Field(
         0,
-        description="Threads that decode and, on the CPU, run the model, to the same bits. 0: one less than there are "
-        "cores for this process, at least 1 and at most 4.",
+        description="Threads of `run` that decode and, on the CPU, run the model, to the same bits. 0: one less than "
+        "there are cores for this process, at least 1 and at most 4.",
     )
     watchdog_seconds: Annotated[float, Field(ge=1)] = Field(
         120.0,

@@ -41,5 +41,9 @@ def most() -> int:
 
 @cache
 def pool() -> ThreadPoolExecutor:
-    """The others of them."""
-    return ThreadPoolExecutor(max(_most - 1, 1), "arithmetic")
+    """The others of them. Each tells torch that it is to be alone with its block: else a product in a thread that torch
+    has not seen yet may start as many threads as the machine has cores.
+    """
+    import torch  # decoding, which asks how many, needs none of it
+
+    return ThreadPoolExecutor(max(_most - 1, 1), "arithmetic", initializer=torch.set_num_threads, initargs=(1,))

@@ -22,6 +22,7 @@ def as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize(("said", "found"), [
     ("max 100000\n", CORES),
+    ("150000 100000\n", 1),
     ("50000 100000\n", 1),                      # half a core is still one thread
     ("100000 100000\n", 1),
     ("6400000 100000\n", CORES),                # more than there are

@@ -24,8 +24,10 @@ class Response(KafkaBytes):  # type: ignore[misc]
     """A response whose body is read without a copy. kafka-python makes two, and has no more use for this then."""
 
     def read(self, nbytes: int | None = None) -> bytes | memoryview:
-        if nbytes is None and len(self) - self._idx > COPIED_BYTES:
-            return memoryview(self)[self._idx :]
+        at = self.tell()
+        if nbytes is None and len(self) - at > COPIED_BYTES:
+            self.seek(len(self))
+            return memoryview(self)[at:]
         read: bytes = super().read(nbytes)
         return read
 

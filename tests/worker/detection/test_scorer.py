@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,12 +165,27 @@ def three_threads() -> Iterator[None]:
 def test_several_threads_give_the_bits_of_one(kind: str, family: Family, request: pytest.FixtureRequest) -> None:
     model = made(kind, family, FEATURES, WINDOW)
     stack_KF, index_BW = windows(9000, 9000)
+    threads.choose(1)
     alone_BD = scorer_of(model, WINDOW, FEATURES).expected(stack_KF, index_BW)
     request.getfixturevalue("three_threads")
     scorer = scorer_of(model, WINDOW, FEATURES)
     assert len(scorer.lanes) == 3
     for length in (9000, 8999, 2500, 300, 1, 0):
         np.testing.assert_array_equal(scorer.expected(stack_KF, index_BW[:length]), alone_BD[:length])
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of a process's threads here")
+def test_a_thread_is_alone_with_its_block() -> None:
+    """A small product asks torch for no count, and OpenMP's own is all of the cores. It starts none."""
+    def running() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    threads.pool().submit(int).result()
+    before = running()
+    x_BD, weight, bias = torch.zeros(256, 20), torch.zeros(20, 64), torch.zeros(64)
+    threads.pool().submit(torch.addmm, bias, x_BD, weight).result()
+    assert running() <= before
 
 
 class Witness(Cpu):
