@@ -25,8 +25,8 @@ def built() -> bool:
 def choose(how: Choice) -> None:
     """For the whole process, before anything asks for the core. Raises SettingsError."""
     global _wanted
-    core, why = _loaded()
-    if how == "compiled" and core is None:
+    module, why = _loaded()
+    if how == "compiled" and module is None:
         raise SettingsError(
             f"the compiled core is asked for and {why}: install with a Rust toolchain at hand (rustup.rs), or "
             "leave ZMU_CORE at auto"

@@ -6,8 +6,6 @@ They are few, and they wait while there is little to do: a batch of a quiet topi
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 MOST_BY_ITSELF = 4                      # of cores; past that, most of a batch's time is what one thread does
@@ -37,13 +35,3 @@ def choose(most: int) -> None:
 def most() -> int:
     """At work at once, the caller's own one among them."""
     return _most
-
-
-@cache
-def pool() -> ThreadPoolExecutor:
-    """The others of them. Each tells torch that it is to be alone with its block: else a product in a thread that torch
-    has not seen yet may start as many threads as the machine has cores.
-    """
-    import torch  # decoding, which asks how many, needs none of it
-
-    return ThreadPoolExecutor(max(_most - 1, 1), "arithmetic", initializer=torch.set_num_threads, initargs=(1,))

@@ -1,9 +1,9 @@
 """What a model expects of windows: from the host's memory and back into it, whatever device the model is on.
 
 Blocks of a fixed number of rows go through lanes in turn. While the device works on the block of one lane, the host
-fills another; before a lane is filled again, what it was working on is taken out. On the CPU each lane is a thread, and
-blocks have up to three sizes: telling torch what to do next costs as much for many rows as for few, so many windows go
-through in large blocks; and the few of a quiet topic's batch bring few empty rows with them.
+fills another; before a lane is filled again, what it was working on is taken out. On the CPU each lane is a thread, the
+last one the caller's own, and blocks have up to three sizes: telling torch what to do next costs as much for many rows
+as for few, so many windows go through in large blocks; and the few of a quiet topic's batch bring few empty rows.
 
 Legend: B windows, R rows of a block, K rows of the stack, W readings of a window, F features, D = W*F inputs,
 N of them, the last, that are answered.
@@ -12,8 +12,9 @@ N of them, the last, that are answered.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -207,13 +208,22 @@ class CpuLane:
         """It is done already."""
 
 
+@cache
+def pool() -> ThreadPoolExecutor:
+    """Of the whole process. Each thread tells torch that it is to be alone with its block: else a product in a thread
+    that torch has not seen yet may start as many threads as the machine has cores.
+    """
+    others = threads.most() - 1
+    return ThreadPoolExecutor(others, "arithmetic", initializer=torch.set_num_threads, initargs=(1,))
+
+
 class ThreadLane(CpuLane):
     """A thread of the pool does the work."""
 
     _work: Future[None] | None = None
 
     def start(self, index_BW: I64, expected_BN: F32) -> None:
-        self._work = threads.pool().submit(super().start, index_BW, expected_BN)
+        self._work = pool().submit(super().start, index_BW, expected_BN)
 
     def finish(self) -> None:
         work, self._work = self._work, None

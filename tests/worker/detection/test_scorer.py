@@ -15,7 +15,7 @@ from tests.worker.untrained import CASES, made, readings
 from worker import threads
 from worker.detection.model import Family
 from worker.detection.reconstructor import BLOCK_ROWS, Reconstructor, predict_in_blocks
-from worker.detection.scorer import Cpu, CpuLane, Scorer, Task, blocks, cpu_rows, cuda_rows, scorer_of
+from worker.detection.scorer import Cpu, CpuLane, Scorer, Task, blocks, cpu_rows, cuda_rows, pool, scorer_of
 from worker.records import F32, I64
 
 WINDOW, FEATURES = 7, 5
@@ -154,10 +154,10 @@ def test_two_lanes_work_while_the_host_goes_on(length: int) -> None:
 def three_threads() -> Iterator[None]:
     before = threads.most()
     threads.choose(3)
-    threads.pool.cache_clear()
+    pool.cache_clear()
     yield
-    threads.pool().shutdown()
-    threads.pool.cache_clear()
+    pool().shutdown()
+    pool.cache_clear()
     threads.choose(before)
 
 
@@ -181,10 +181,10 @@ def test_a_thread_is_alone_with_its_block() -> None:
     def running() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
 
-    threads.pool().submit(int).result()
+    pool().submit(int).result()
     before = running()
     x_BD, weight, bias = torch.zeros(256, 20), torch.zeros(20, 64), torch.zeros(64)
-    threads.pool().submit(torch.addmm, bias, x_BD, weight).result()
+    pool().submit(torch.addmm, bias, x_BD, weight).result()
     assert running() <= before
 
 

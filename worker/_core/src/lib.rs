@@ -82,7 +82,6 @@ impl Decoder {
                 rows.entity_B.iter().map(move |code| first + code)
             })
             .collect();
-        let left = parts.iter().flat_map(|rows| &rows.left);
         Ok(Columns {
             x_BF: column(py, &parts, |rows| &rows.x_BF, f32::to_ne_bytes)?,
             timestamp_ms_B: column(py, &parts, |rows| &rows.timestamp_ms_B, i64::to_ne_bytes)?,
@@ -94,7 +93,9 @@ impl Decoder {
                 .flat_map(|rows| &rows.entities)
                 .map(|(partition, name)| (*partition, String::from_utf8_lossy(name).into_owned()))
                 .collect(),
-            left: left
+            left: parts
+                .iter()
+                .flat_map(|rows| &rows.left)
                 .map(|left| {
                     let headers = left.headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(bytes)));
                     let (key, value) = (left.key.map(bytes), left.value.map(bytes));

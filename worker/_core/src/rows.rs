@@ -9,7 +9,7 @@ use pyo3::pybacked::PyBackedBytes;
 use crate::reading::Schema;
 use crate::record::{self, Records};
 
-const SHARE_BYTES: usize = 1 << 17; // of records, at the least, for a thread: less is done sooner than one begins
+const SHARE_BYTES: usize = 1 << 17; // of records, about, for a thread: less is done sooner than one begins
 
 /// Partition, base offset, first timestamp, timestamp of all (log append time) or none, number of records, least
 /// offset that counts, records.
@@ -71,11 +71,12 @@ type Share<'a> = (usize, &'a [Batch]);
 
 fn shares(batches: &[Batch], threads: usize) -> Vec<Share<'_>> {
     let bytes: usize = batches.iter().map(|batch| batch.6.len()).sum();
-    let each = bytes.div_ceil(threads.max(1)).max(SHARE_BYTES);
+    let most = (bytes / SHARE_BYTES).clamp(1, threads.max(1));
+    let each = bytes.div_ceil(most);
     let (mut shares, mut begin, mut held) = (Vec::new(), 0, 0);
     for (number, batch) in batches.iter().enumerate() {
         held += batch.6.len();
-        if held >= each {
+        if held >= each && shares.len() + 1 < most {
             shares.push((begin, &batches[begin..=number]));
             (begin, held) = (number + 1, 0);
         }
