@@ -62,12 +62,16 @@ class ExactlyOnce(Deferred):
         return len(self._hand.messages)
 
     def send(self, message: Message) -> Sent:
+        return self._add([message])[0]
+
+    def _add(self, messages: Sequence[Message]) -> list[Sent]:
         self._take_up()
-        sent = Sent(message)
-        self._hand.add(sent)
-        if self._ending is None:
-            self._put([sent])
-        return sent
+        added = [Sent(message) for message in messages]
+        for sent in added:
+            self._hand.add(sent)
+        if self._ending is None and added:
+            self._put(added)
+        return added
 
     def _put(self, messages: Sequence[Sent]) -> None:
         if self._hand.opened is None:
@@ -82,9 +86,7 @@ class ExactlyOnce(Deferred):
         then: Callable[[], None],
     ) -> None:
         """Puts the batch into the transaction in hand; `then` is called when that is committed."""
-        for message in messages:
-            self.send(message)
-        self._take_up()
+        self._add(messages)
         self._hand.offsets.update(offsets)
         self._hand.notes.update({partition: notes.get(partition, "") for partition in offsets})
         if self._hand.member is None:

@@ -57,15 +57,14 @@ def next_batch(buffer: memoryview, at: int) -> memoryview | None:
 
 def next_base(buffer: memoryview, at: int) -> int | None:
     """The first offset of the batch that begins here, if one does. Older formats may give their last one, or none."""
-    there = len(buffer) - at > _MAGIC_AT and is_current(buffer[at:])
-    return first_offset(buffer[at:]) if there else None
+    there = len(buffer) - at > _MAGIC_AT and 2 <= buffer[at + _MAGIC_AT] < 128
+    return first_offset(buffer[at : at + 8]) if there else None
 
 
 def first_offset(raw: memoryview) -> int:
     return int.from_bytes(raw[:8], "big", signed=True)
 
 
-def last_offset(raw: memoryview) -> int:
-    """The last offset of a batch, as its head says; of older formats the first."""
-    known = len(raw) >= HEADER.size and is_current(raw)
-    return max(Header._make(HEADER.unpack_from(raw)).last_offset if known else 0, first_offset(raw))
+def header(raw: memoryview) -> Header | None:
+    """None of an older format, and of what is too short for one."""
+    return Header._make(HEADER.unpack_from(raw)) if len(raw) >= HEADER.size and is_current(raw) else None

@@ -24,7 +24,7 @@ from worker.kafka import heads
 from worker.kafka.batches import MOST_RECORDS, RecordBatch, walk
 from worker.kafka.codecs import decompressed
 from worker.kafka.damage import Damage, DamagedBatch, damaged
-from worker.kafka.heads import HEADER, Header, first_offset, is_current, last_offset
+from worker.kafka.heads import HEADER, Header, first_offset, is_current
 
 _CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _CRC_FROM = 21                          # what it does not cover comes first
@@ -89,15 +89,15 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
         at, asked = 0, self.next_fetch_offset
         while (raw := heads.next_batch(buffer, at)) is not None:
             first, at = at == 0, at + len(raw)
-            next_base = heads.next_base(buffer, at)
-            misplaced = self._misplaced(raw, next_base, asked)
+            header, next_base = heads.header(raw), heads.next_base(buffer, at)
+            misplaced = self._misplaced(raw, header, next_base, asked)
             if first and not misplaced and (gone := self._gone(first_offset(raw))) is not None:
                 self.next_fetch_offset = gone.next_offset
                 yield gone
             try:
                 if misplaced:
                     raise CorruptRecordError(misplaced)
-                batch = self._read(raw)
+                batch = self._read(raw, header)
             except CorruptRecordError as error:
                 batch = self._passed_over(raw, bool(misplaced), next_base, str(error))
             # The offset asked for may lie behind a response's first batches, and never leads back.
@@ -106,12 +106,14 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
                 yield batch
         self.drain()
 
-    def _misplaced(self, raw: memoryview, next_base: int | None, asked: int) -> str:
+    def _misplaced(self, raw: memoryview, header: Header | None, next_base: int | None, asked: int) -> str:
         """Why it cannot be where it says, if so. No checksum covers the first offset: what it says must lead neither
         past records that wait nor back to where we have been. Of two that contradict each other, the one that goes on
         where we are is right.
         """
-        base, last = first_offset(raw), last_offset(raw)
+        base = last = first_offset(raw)
+        if header is not None:
+            last = max(header.last_offset, base)
         here, end = self.next_fetch_offset, self._end_of(self.topic_partition)
         if here > asked and base < here and is_current(raw):       # in older formats it may be another's
             return "its first offset leads back to what comes before it"
@@ -130,11 +132,10 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
             return None
         return damaged(tp, here, base, 0, base - here, "damaged, and not given again by the broker")
 
-    def _read(self, raw: memoryview) -> RecordBatch | None:
+    def _read(self, raw: memoryview, header: Header | None) -> RecordBatch | None:
         """None where it holds no records for us. Raises CorruptRecordError."""
-        if not is_current(raw):
+        if header is None and not is_current(raw):
             return self._of_messages(raw)
-        header = Header._make(HEADER.unpack_from(raw)) if len(raw) >= HEADER.size else None
         if header is None or (self.check_crcs and calc_crc32c(raw[_CRC_FROM:]) != header.crc):
             raise CorruptRecordError("it fails its CRC")
         self.leader_epoch = header.leader_epoch

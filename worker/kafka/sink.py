@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +10,10 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from worker.kafka.brokers import client_options, explained, opened
+from worker.kafka.handover import Handover
 from worker.records import Origin
 from worker.settings import KafkaSettings, OutputSettings
 
-HELD_MS = 200                           # the longest that messages wait for others of their batch
 BATCH_BYTES = 131_072                   # by default 16 KiB: many requests for what a batch has to say
 
 
@@ -72,7 +71,10 @@ class KafkaSink:
 
     def __init__(self, kafka: KafkaSettings, settings: OutputSettings, max_message_bytes: int) -> None:
         self._kafka, self._settings, self._max_message_bytes = kafka, settings, max_message_bytes
-        self._producer = self._built()
+        self._begin_with(self._built())
+
+    def _begin_with(self, producer: KafkaProducer) -> None:
+        self._producer, self._handover = producer, Handover(producer)
 
     def _built(self) -> KafkaProducer:
         with explained(self._kafka):
@@ -98,11 +100,11 @@ class KafkaSink:
     def renew(self) -> None:
         # An idempotent producer that has lost its place in the sequence refuses everything from then on.
         shut(self._producer, 0)
-        self._producer = self._built()
+        self._begin_with(self._built())
 
     def send(self, message: Message) -> Receipt:
         try:
-            future = self._producer.send(
+            future = self._handover.send(message) or self._producer.send(
                 message.topic,
                 key=message.key,
                 value=message.value,
@@ -113,19 +115,8 @@ class KafkaSink:
             return Failed(error)
         return Sent(future)
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Else the first message goes alone, as soon as kafka-python's thread hears of it, then those that came
-        meanwhile, and so on: many small requests. Private ground of kafka-python 3.0; elsewhere it goes so.
-        """
-        producer = self._producer
-        live: dict[str, Any] = getattr(getattr(producer, "_accumulator", None), "config", {})
-        live["linger_ms"] = HELD_MS
-        try:
-            yield
-        finally:
-            live["linger_ms"] = 0
-            producer._sender.wakeup()
+    def together(self) -> AbstractContextManager[None]:
+        return self._handover.together()
 
     def flush(self, timeout_seconds: float) -> None:
         try:
