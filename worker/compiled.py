@@ -34,6 +34,12 @@ def choose(how: Choice) -> None:
     _wanted = how != "python"
 
 
+def missed() -> str:
+    """Why Python works though the core is wanted; empty where it does not, or none is wanted."""
+    module, why = _loaded()
+    return f"the compiled core {why}" if _wanted and module is None else ""
+
+
 def core() -> Any | None:
     """The extension module; None where the twins in Python are to do the work."""
     return _loaded()[0] if _wanted else None

@@ -89,6 +89,8 @@ class Daemon:
             gc.freeze()                     # what lives as long as the process need not be walked again and again
             about = {"topic": settings.input.topic, "group": settings.input.group_id}
             logger.info("started", **about, core=compiled.kind(), threads=threads.most())
+            if why := compiled.missed():
+                logger.info("python does what the compiled core would do several times faster", why=why)
             try:
                 loop.run_until_drained() if until_drained else loop.run()
             except (Stopped, BrokerError) as error:
@@ -122,11 +124,14 @@ def check(settings: Settings) -> list[str]:
     """What `run` would need, tried without reading a record: one line for each part. Raises UserError."""
     tracing.opened(settings).close()
     chosen = device.choose(settings.device)
+    compiled.choose(settings.core)
+    threads.choose(settings.threads)
     registry = opened(settings.model.registry, settings.model.name)
     at_once = settings.model.model_copy(update={"wait_seconds": 0.0})
     models = Models(registry, at_once, settings.input.features, chosen, Metrics())
     faults: list[UserError] = []
-    lines = [f"device    {chosen}"]
+    why = compiled.missed()
+    lines = [f"device    {chosen}", f"core      {compiled.kind()}{why and f' ({why})'}, threads: {threads.most()}"]
     try:
         models.first(Heartbeat(settings.watchdog_seconds))
         manifest = models.current.detector.manifest

@@ -165,8 +165,10 @@ def test_a_missing_topic(plant: Plant) -> None:
             assert "'not-there'" in program.stderr
             assert "topics create -t not-there" in program.stderr
             assert "Traceback" not in program.stderr
-    with Program("worker", "check", **plant.environment) as program:
+    with Program("worker", "check", **{**plant.environment, "ZMU_CORE": "python", "ZMU_THREADS": "3"}) as program:
         assert program.wait() == 0, program.stderr
+        assert program.process.stdout is not None
+        assert "core      python, threads: 3\n" in program.process.stdout.read()
 
 
 def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(plant: Plant, topic: Callable[..., str]) -> None:

@@ -21,7 +21,7 @@ def _back() -> Iterator[None]:
 
 def test_python_is_python() -> None:
     compiled.choose("python")
-    assert (compiled.core(), compiled.kind()) == (None, "python")
+    assert (compiled.core(), compiled.kind(), compiled.missed()) == (None, "python", "")
 
 
 @pytest.mark.skipif(not compiled.built(), reason="no Rust toolchain built it")
@@ -50,5 +50,6 @@ def test_what_cannot_be_loaded_is_done_without_and_named(tmp_path: Path, monkeyp
     compiled._loaded.cache_clear()
     compiled.choose("auto")
     assert (compiled.core(), compiled.kind()) == (None, "python")
+    assert compiled.missed().startswith("the compiled core cannot be loaded (")
     with pytest.raises(SettingsError, match=r"cannot be loaded \(.*elsewhere.*rustup\.rs"):
         compiled.choose("compiled")
