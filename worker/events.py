@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from worker import compiled
 from worker.detection.detector import Scores
 from worker.entities import Entities
 from worker.faults.faults import Finding
@@ -106,18 +108,20 @@ class EventBuilder:
         share_AF = part_AF / part_AF.sum(1, keepdims=True)
         feature_AK = np.argsort(-share_AF, axis=1, kind="stable")[:, : self._settings.contributions]
         share_AK = np.take_along_axis(share_AF, feature_AK, 1)
-        x_AK, expected_AK = (np.take_along_axis(column_AF, feature_AK, 1) for column_AF in (x_AF, expected_AF))
-        for row in zip(feature_AK.tolist(), share_AK.tolist(), x_AK, expected_AK, strict=True):
+        actual_AK, expected_AK = (
+            shortest(np.take_along_axis(column_AF, feature_AK, 1)) for column_AF in (x_AF, expected_AF)
+        )
+        for row in zip(feature_AK.tolist(), actual_AK, expected_AK, share_AK.tolist(), strict=True):
             yield tuple(
-                Contribution(self._features[f], None if x != x else _shortest(x), _shortest(expected), share)
-                for f, share, x, expected in zip(*row, strict=True)
+                Contribution(self._features[f], None if actual != actual else actual, expected, share)
+                for f, actual, expected, share in zip(*row, strict=True)
             )
 
     def _contribution(self, batch: Batch, scores: Scores, i: int, f: int, share: float) -> Contribution:
         return Contribution(
             feature=self._features[f],
-            actual=None if np.isnan(batch.x_BF[i, f]) else _shortest(batch.x_BF[i, f]),
-            expected=_shortest(scores.expected_BF[i, f]),
+            actual=None if np.isnan(batch.x_BF[i, f]) else shortest(batch.x_BF[i, f]),
+            expected=shortest(scores.expected_BF[i, f]),
             share=share,
         )
 
@@ -134,6 +138,10 @@ def _origin(topic: str, partition: int, offset: int, row: int) -> Origin:
     return Origin(topic, partition, offset, None if row == WHOLE else row)
 
 
-def _shortest(value: np.float32) -> float:
-    """The double with the fewest digits that is this float32: 8.8739, not 8.873900413513184."""
-    return float(str(value))
+def shortest(numbers: F32) -> Any:
+    """The doubles with the fewest digits that are these float32: 8.8739, not 8.873900413513184. A list, nested as the
+    array is; a float of a single number.
+    """
+    core = compiled.core()
+    flat = core.shortest(np.ascontiguousarray(numbers)) if core is not None else map(float, map(str, numbers.flat))
+    return np.array(list(flat)).reshape(numbers.shape).tolist()

@@ -107,12 +107,12 @@ def root_mean_square(residual_HF: F64, least: float) -> F64:
 
 def _residuals(artifact: Artifact, held: Batch) -> tuple[F64, Bools]:
     detector = Detector(artifact)
-    states = _room(detector, held)
+    states, ones_F = _room(detector, held), np.ones(held.x_BF.shape[1])
     parts = []
     for start in range(0, len(held), AT_ONCE):
         batch = held.take(slice(start, start + AT_ONCE))
-        parts.append(detector.residuals(batch, states, Visits.of(batch.entity_B)))
-    return np.concatenate([part.residual_BF for part in parts]), np.concatenate([part.full_B for part in parts])
+        parts.append(detector.residuals(batch, states, Visits.of(batch.entity_B), ones_F))
+    return np.concatenate([found.unit_BF for found, _ in parts]), np.concatenate([full_B for _, full_B in parts])
 
 
 def _charted(artifact: Artifact, held: Batch, unit_HF: F64, judged_H: Bools) -> Charted:

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 
 from worker.detection import windows
 from worker.detection.alarm import Alarm, Alarms
 from worker.detection.chart import Chart, Charted
+from worker.detection.residuals import Residuals, compare, mean_square
 from worker.detection.scorer import Scorer, scorer_of
 from worker.models.artifact import Artifact
 from worker.records import F32, F64, I32, Batch, Bools
@@ -65,14 +66,6 @@ class Observer(Protocol):
         """Entities that are no longer served; their codes will be others'."""
 
 
-class Residuals(NamedTuple):
-    """What the model expects of the newest readings and how far they are from it, in scaled units."""
-
-    expected_BF: F32
-    residual_BF: F64                    # NaN where missing
-    full_B: Bools                       # whether the window was full
-
-
 class Detector:
     """One model version at work. A reading after the same history gets the same bits, whatever batches they come in."""
 
@@ -83,7 +76,7 @@ class Detector:
         """
         self.manifest = manifest = artifact.manifest
         self._model = artifact.model
-        self._scale_F = np.asarray(manifest.residual_scale, np.float64)
+        self._spread_F = np.asarray(manifest.residual_scale, np.float64)
         self._gap_ms = None if manifest.gap_seconds is None else round(manifest.gap_seconds * 1000)
         self._withhold = withhold
         self.target_rate = rate = manifest.calibration.target_rate if target_rate is None else target_rate
@@ -122,18 +115,17 @@ class Detector:
     def score(self, batch: Batch, states: States) -> Scores:
         """The next readings, and states moved on by them; states must have room for every entity code."""
         visits = Visits.of(batch.entity_B)
-        expected_BF, residual_BF, full_B = self.residuals(batch, states, visits)
-        missing_BF = np.isnan(batch.x_BF)
-        judged_B = (full_B if self._withhold else np.ones_like(full_B)) & ~missing_BF.all(1)
-        raw_B, feature_BF, _ = self.charted(residual_BF / self._scale_F, states, visits, judged_B)
+        (unit_BF, expected_BF, imputed_B, empty_B), full_B = self.residuals(batch, states, visits, self._spread_F)
+        judged_B = (full_B if self._withhold else np.ones_like(full_B)) & ~empty_B
+        raw_B, feature_BF, _ = self.charted(unit_BF, states, visits, judged_B)
         anomaly_score_B, factor_B = self._alarms(raw_B, states, visits, judged_B)
         return Scores(
             anomaly_score_B=anomaly_score_B,
             p_value_B=np.where(judged_B, self.manifest.calibration.p_value(raw_B / factor_B), 1.0),
             raw_B=raw_B,
             feature_score_BF=feature_BF,
-            expected_BF=self.manifest.scaling.unscale(expected_BF),
-            imputed_B=np.asarray(missing_BF.any(1)),
+            expected_BF=expected_BF,
+            imputed_B=imputed_B,
             warming_B=~full_B,
         )
 
@@ -144,7 +136,8 @@ class Detector:
         starts = range(0, max(len(batch), 1), AT_ONCE)
         return Scores.joined([self.score(batch.take(slice(start, start + AT_ONCE)), states) for start in starts])
 
-    def residuals(self, batch: Batch, states: States, visits: Visits) -> Residuals:
+    def residuals(self, batch: Batch, states: States, visits: Visits, spread_F: F64) -> tuple[Residuals, Bools]:
+        """Of the newest readings, in these spreads; and whether their windows were full."""
         scaling, shape = self.manifest.scaling, self.manifest.shape
         if not self.fields:
             windowed = windows.alone(batch.x_BF)
@@ -152,22 +145,20 @@ class Detector:
             windowed = windows.gather(states, batch, visits, shape.window, self._gap_ms)
         output_BN = self._scorer.expected(scaling.filled(windowed.stack_KF), windowed.index_BW)
         output_BWF = output_BN.reshape(len(batch), output_BN.shape[1] // shape.features, shape.features)
-        residual_BF = scaling.scale(batch.x_BF).astype(np.float64) - output_BWF[:, -1]
+        found = compare(scaling, spread_F, batch.x_BF, output_BWF[:, -1])
         if self.manifest.error_of == "window":
             residual_BWF = scaling.scale(windowed.stack_KF)[windowed.index_BW].astype(np.float64) - output_BWF
             present_BWF = ~np.isnan(residual_BWF)
             square_BF = np.where(present_BWF, residual_BWF, 0.0) ** 2
-            over_window_BF = np.sqrt(square_BF.sum(1) / np.maximum(present_BWF.sum(1), 1))
-            residual_BF = np.where(np.isnan(residual_BF), np.nan, over_window_BF)
-        return Residuals(output_BWF[:, -1], residual_BF, windowed.full_B)
+            over_window_BF = np.sqrt(square_BF.sum(1) / np.maximum(present_BWF.sum(1), 1)) / spread_F
+            found = found._replace(unit_BF=np.where(np.isnan(found.unit_BF), np.nan, over_window_BF))
+        return found, windowed.full_B
 
     def charted(self, unit_BF: F64, states: States, visits: Visits, judged_B: Bools) -> Charted:
         """Residuals in normal spreads → raw score, and each feature's part of it."""
         if self._chart is not None:
             return self._chart.update(states, visits, unit_BF, judged_B)
-        present_BF = ~np.isnan(unit_BF) & judged_B[:, None]
-        feature_BF = np.where(present_BF, unit_BF, 0.0) ** 2
-        return Charted(feature_BF.sum(1) / np.maximum(present_BF.sum(1), 1), feature_BF)
+        return Charted(*mean_square(unit_BF, judged_B))
 
     def _alarms(self, raw_B: F64, states: States, visits: Visits, judged_B: Bools) -> Alarms:
         if self._alarm is not None:

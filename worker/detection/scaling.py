@@ -38,6 +38,11 @@ class Scaling(BaseModel):
         """The training median, scaled: what stands for a missing value at the model's input."""
         return self.scale(np.asarray(self.median, np.float32))
 
+    @property
+    def of_core(self) -> tuple[F32, F32]:
+        """Offset and span, as the compiled core takes them."""
+        return self._offset_F, self._span_F
+
     def scale(self, x_BF: F32) -> F32:
         """In double precision, and finite for every finite reading: a sensor's 3.4e38 must not become infinite."""
         return self._scaled(x_BF, None)

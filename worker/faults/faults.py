@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.records import I32, I64, Batch, Bools
-from worker.state.visits import by_entity
+from worker.state.visits import by_entity, runs
 
 Fault = Literal["silent", "missing", "stuck", "out_of_range"]
 
@@ -44,7 +44,7 @@ class Rows:
         """Of a batch with at least one reading."""
         order_B = by_entity(batch.entity_B)
         entity_B = batch.entity_B[order_B]
-        first_E = np.flatnonzero(np.r_[True, entity_B[1:] != entity_B[:-1]])
+        first_E = runs(entity_B)
         return cls(
             order_B=order_B,
             code_E=entity_B[first_E],

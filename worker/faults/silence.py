@@ -13,11 +13,9 @@ Legend: B readings, E entities of a batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from worker import places
+from worker import compiled, places
 from worker.faults.faults import Finding, Rows
 from worker.records import I64, Batch
 from worker.state.state import Column, States
@@ -36,13 +34,10 @@ def fields() -> tuple[Column, ...]:
     )
 
 
-@dataclass(slots=True)
-class _Stream:
-    """Where a partition stands."""
-
-    last_ms: int = BEFORE_ALL_MS        # timestamp of its last reading
-    newest_ms: int = BEFORE_ALL_MS      # the newest that two readings in a row have reached
-    time_ms: int = 0                    # how much time has passed
+# Where a partition stands: timestamp of its last reading; the newest that two readings in a row have reached; how much
+# time has passed.
+_LAST, _NEWEST, _TIME = range(3)
+_UNREAD = (BEFORE_ALL_MS, BEFORE_ALL_MS, 0)
 
 
 class Silence:
@@ -50,18 +45,19 @@ class Silence:
 
     def __init__(self, silent_after_seconds: float | None) -> None:
         self._after_ms = None if silent_after_seconds is None else max(1, round(silent_after_seconds * 1000))
-        self._streams: dict[int, _Stream] = {}
+        self._core = compiled.core()
+        self._stream_PK = np.empty((0, len(_UNREAD)), np.int64)         # by number of the partition
 
     def resume(self, states: States, partition: int, codes: I64) -> None:
         """Goes on where the rows of all the partition's entities stand."""
-        self._streams[partition] = stream = _Stream()
+        self._reserve(partition)
+        self._stream_PK[partition] = _UNREAD
         if len(codes):
             states.reserve(int(codes.max()) + 1)
             newest = codes[np.argmax(places.order(states["quality_offset"][codes]))]
             if states["quality_offset"][newest] >= 0:
-                stream.last_ms = int(states["quality_timestamp_ms"][newest])
-                stream.newest_ms = int(states["quality_newest_ms"][newest])
-                stream.time_ms = int(states["quality_stream_ms"][newest])
+                kept = ("quality_timestamp_ms", "quality_newest_ms", "quality_stream_ms")
+                self._stream_PK[partition] = [states[name][newest] for name in kept]
 
     def update(self, states: States, batch: Batch, rows: Rows) -> list[Finding]:
         """Takes readings in; returns the silences that they end and that nobody had asked about.
@@ -110,11 +106,10 @@ class Silence:
         it to its end; 0 else. It is what finds the last entity of a partition silent, or all. A replay does not repeat
         what was found by it alone.
         """
-        stream = self._streams.get(partition)
-        if self._after_ms is None or stream is None or not len(codes):
+        if self._after_ms is None or partition >= len(self._stream_PK) or not len(codes):
             return []
         states.reserve(int(codes.max()) + 1)
-        silence_N = stream.time_ms + idle_ms - states["quality_stream_ms"][codes]
+        silence_N = self._stream_PK[partition, _TIME] + idle_ms - states["quality_stream_ms"][codes]
         new_N = (silence_N > self._after_ms) & (states["quality_offset"][codes] >= 0)
         new_N &= states["quality_silent"][codes] == 0
         found = np.flatnonzero(new_N).tolist()
@@ -133,19 +128,29 @@ class Silence:
 
     def _pass(self, batch: Batch) -> tuple[I64, I64, I64]:
         """Stream time before and after each reading, and the newest timestamp after it, in order of arrival."""
-        before_B, time_B, newest_B = (np.empty(len(batch), np.int64) for _ in range(3))
+        before_B, time_B, newest_B = passed = tuple(np.empty(len(batch), np.int64) for _ in range(3))
+        self._reserve(int(batch.partition_B.max(initial=-1)))
+        if self._core is not None:
+            given = np.ascontiguousarray(batch.partition_B), np.ascontiguousarray(batch.timestamp_ms_B)
+            self._core.pass_time(*given, self._after_ms or 0, self._stream_PK, passed)
+            return before_B, time_B, newest_B
         for partition in np.unique(batch.partition_B).tolist():
-            stream = self._streams.setdefault(partition, _Stream())
+            stream_K = self._stream_PK[partition]
             at = np.flatnonzero(batch.partition_B == partition)
-            stamps = np.concatenate(([stream.last_ms], batch.timestamp_ms_B[at]))
-            reached = np.concatenate(([stream.newest_ms], np.minimum(stamps[1:], stamps[:-1])))
+            stamps = np.concatenate((stream_K[[_LAST]], batch.timestamp_ms_B[at]))
+            reached = np.concatenate((stream_K[[_NEWEST]], np.minimum(stamps[1:], stamps[:-1])))
             newest = np.maximum.accumulate(reached)
             step = np.diff(newest)
             step[step > (self._after_ms or 0)] = 0
-            time = stream.time_ms + np.concatenate(([0], np.cumsum(step)))
+            time = stream_K[_TIME] + np.concatenate(([0], np.cumsum(step)))
             before_B[at], time_B[at], newest_B[at] = time[:-1], time[1:], newest[1:]
-            stream.last_ms, stream.newest_ms, stream.time_ms = int(stamps[-1]), int(newest[-1]), int(time[-1])
+            stream_K[:] = stamps[-1], newest[-1], time[-1]
         return before_B, time_B, newest_B
+
+    def _reserve(self, partition: int) -> None:
+        more = partition + 1 - len(self._stream_PK)
+        if more > 0:
+            self._stream_PK = np.concatenate((self._stream_PK, np.full((more, len(_UNREAD)), _UNREAD, np.int64)))
 
 
 def _finding(row: int | None, entity: int, partition: int, offset: int, timestamp_ms: int, silence_ms: int) -> Finding:

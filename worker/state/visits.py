@@ -22,6 +22,13 @@ def by_entity(entity_B: I32) -> I64:
     return np.argsort(entity_B.astype(np.uint16) if few else entity_B, kind="stable")
 
 
+def runs(code_B: I32) -> I64:
+    """Where runs of the same code begin."""
+    begins_B = np.ones(len(code_B), np.bool_)
+    np.not_equal(code_B[1:], code_B[:-1], out=begins_B[1:])
+    return np.flatnonzero(begins_B)
+
+
 @dataclass(frozen=True, slots=True)
 class Visits:
     order_B: I64                # rows, by entity and then by arrival
@@ -33,8 +40,8 @@ class Visits:
     def of(cls, entity_B: I32) -> Visits:
         order_B = by_entity(entity_B)
         sorted_B = entity_B[order_B]
-        start_E = np.flatnonzero(np.r_[True, sorted_B[1:] != sorted_B[:-1]]) if len(sorted_B) else np.empty(0, np.int64)
-        count_E = np.diff(np.r_[start_E, len(sorted_B)])
+        start_E = runs(sorted_B)
+        count_E = np.diff(start_E, append=len(sorted_B))
         by_count_E = np.argsort(-count_E, kind="stable")
         start_E, count_E = start_E[by_count_E], count_E[by_count_E]
         return cls(order_B, sorted_B[start_E], start_E, count_E)

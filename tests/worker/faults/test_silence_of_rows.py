@@ -1,11 +1,18 @@
 """Entities whose last readings lie in one record: each silence is an event of its own, and the stream goes on where the
-newest row stands.
+newest row stands. And the time of streams, compiled and in Python.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.worker.detection.test_compiled_windows import by, needs_core
+from worker import compiled
 from worker.faults.faults import Rows
 from worker.faults.silence import Silence, fields
 from worker.records import Batch, Origin
@@ -41,6 +48,29 @@ def test_it_goes_on_at_the_newest_row_whatever_its_number() -> None:
         silence.update(states, one, Rows.of(one))
     again = Silence(10.0)
     again.resume(states, 0, np.array([0, 1, 2]))
-    assert again._streams[0].last_ms == 3_000
+    assert again._stream_PK[0, 0] == 3_000
     again.resume(states, 0, np.array([0, 1]))
-    assert again._streams[0].last_ms == 2_000
+    assert again._stream_PK[0, 0] == 2_000
+
+
+@needs_core
+@given(st.lists(st.lists(st.tuples(st.sampled_from([0, 1, 7]), st.integers(0, 60_000)), min_size=1), max_size=5))
+def test_time_passes_alike_compiled_and_in_python(parts: list[list[tuple[int, int]]]) -> None:
+    def passed(how: Any) -> list[bytes]:
+        silence, left = by(how, Silence, 20.0), []
+        for part in parts:
+            partitions, stamps = zip(*part, strict=True)
+            found = batch([0] * len(part), [0] * len(part), [-1] * len(part), list(stamps))
+            found.partition_B[:] = partitions
+            left += [column.tobytes() for column in silence._pass(found)]
+        return [*left, silence._stream_PK.tobytes()]
+
+    assert passed("compiled") == passed("python")
+
+
+@needs_core
+def test_the_core_refuses_a_partition_without_a_place() -> None:
+    core, one = compiled.core(), tuple(np.zeros(1, np.int64) for _ in range(3))
+    for partition in (1, -1):
+        with pytest.raises(ValueError, match="no place"):
+            core.pass_time(np.int32([partition]), one[0], 0, np.zeros((1, 3), np.int64), one)  # type: ignore[union-attr]

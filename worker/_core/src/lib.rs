@@ -1,6 +1,6 @@
 //! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/columns.py; and what
-//! scoring does row by row (windows, scaling, chart, alarm, faults of sensors), each the
-//! twin of a module of worker/detection or worker/faults.
+//! scoring does row by row (windows, scaling, chart, alarm, faults of sensors) and what an
+//! event says of numbers, each the twin of a part of worker/.
 //!
 //! Bytes in, columns out. What is not a plain reading is handed back as it came, for the twin to read or to refuse:
 //! so there is one place that says what a reading is, and this one is only fast.
@@ -13,10 +13,13 @@ mod alarm;
 mod buffers;
 mod chart;
 mod json;
+mod numbers;
 mod reading;
 mod record;
+mod residuals;
 mod rows;
 mod sensors;
+mod silence;
 mod stamp;
 mod sums;
 mod visits;
@@ -131,6 +134,10 @@ fn columns(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<chart::Chart>()?;
     module.add_class::<alarm::Alarm>()?;
     module.add_class::<sensors::Sensors>()?;
+    module.add_function(wrap_pyfunction!(numbers::shortest, module)?)?;
+    module.add_function(wrap_pyfunction!(residuals::compare, module)?)?;
+    module.add_function(wrap_pyfunction!(residuals::mean_square, module)?)?;
+    module.add_function(wrap_pyfunction!(silence::pass_time, module)?)?;
     module.add_function(wrap_pyfunction!(windows::gather, module)?)?;
     module.add_function(wrap_pyfunction!(windows::scale, module)?)
 }
