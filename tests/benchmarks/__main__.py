@@ -1,6 +1,8 @@
 """make bench: all of it, or what is named.
 
     python -m tests.benchmarks [throughput|latency|processes|cost|arrow|training|gpu [OPTION …]]
+
+Each prints a table; all of it keeps the figures under build/benchmarks/, one bench those that --json FILE names.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ BENCHES = {
 def main(args: Sequence[str]) -> int:
     """Options without a name are of throughput, which stands first."""
     if not args:
-        return max(run(name, ()) for name in BENCHES)
+        return max(run(name, ("--json", f"build/benchmarks/{name}.json")) for name in BENCHES)
     return run(args[0], args[1:]) if args[0] in BENCHES else run("throughput", args)
 
 

@@ -8,9 +8,7 @@ In one process and without a broker, by the worker's own decoder and watch. 20 f
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +20,9 @@ import torch
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from tests import factory
+from tests.benchmarks import figures
 from tests.benchmarks.cost import HEADER_BYTES, Cost
 from tests.benchmarks.readings import ENTITIES, FEATURES
-from tests.benchmarks.throughput import machine
 from tests.worker.streams import stream
 from worker import compiled
 from worker.codec.columns import ColumnDecoder
@@ -131,12 +129,13 @@ class Form:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks arrow", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = figures.parser("arrow", __doc__)
     parser.add_argument("--rounds", type=int, default=30, help="of 16,000 readings in each form (%(default)s)")
     asked = parser.parse_args(args)
     torch.set_num_threads(1)
     compiled.choose("auto")
-    print(f"{machine()}; load {os.getloadavg()[0]:.1f}; core {'built' if compiled.built() else 'not built'}\n")
+    where = f"{figures.machine()}; core {'built' if compiled.built() else 'not built'}"
+    print(f"{where}\n")
     print("| readings | bytes | decode µs | score µs | both | a second and core |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         registry = factory.publish(
@@ -150,6 +149,8 @@ def main(args: Sequence[str] | None = None) -> int:
             form.round()
     for name, form in forms.items():
         cost = form.cost
-        figures = f"{cost.decode:.2f} | {cost.score:.2f} | {sum(cost):.2f} | {1e6 / sum(cost):,.0f}"
-        print(f"| {name} | {form.bytes:,.0f} | {figures} |", flush=True)
+        row = f"{cost.decode:.2f} | {cost.score:.2f} | {sum(cost):.2f} | {1e6 / sum(cost):,.0f}"
+        print(f"| {name} | {form.bytes:,.0f} | {row} |", flush=True)
+    figures.keep(asked.json, machine=where, bytes={name: form.bytes for name, form in forms.items()},
+                 cost={name: form.cost for name, form in forms.items()})
     return 0

@@ -9,7 +9,6 @@ One size at a time is varied around 20 features by name, 1,000 entities, windows
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -22,7 +21,7 @@ import torch
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from tests import factory
-from tests.benchmarks.throughput import machine
+from tests.benchmarks import figures
 from worker import compiled
 from worker.codec.columns import ColumnDecoder
 from worker.codec.readings import ReadingSchema
@@ -141,21 +140,19 @@ def draw(found: dict[str, dict[int, Cost]], path: Path) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks cost", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = figures.parser("cost", __doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each size (%(default)s)")
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
     parser.add_argument("--draw", type=Path, help="where to draw the curves, .svg or .png")
     asked = parser.parse_args(args)
     torch.set_num_threads(1)
     compiled.choose("auto")
-    where = f"{machine()}, core {'compiled' if compiled.built() else 'in Python'}"
+    where = f"{figures.machine()}, core {'compiled' if compiled.built() else 'in Python'}"
     print(where)
     found: dict[str, dict[int, Cost]] = {}
     for name, values in VARIED.items():
         found[name] = {value: measured(BASE._replace(**{name: value}), asked.seconds) for value in values}
     print(table(found))
-    if asked.json:
-        asked.json.write_text(json.dumps({"machine": where, "cost": found}, indent=1) + "\n")
+    figures.keep(asked.json, machine=where, cost=found)
     if asked.draw:
         draw(found, asked.draw)
     return 0

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tests.benchmarks.figures import machine
 from tests.benchmarks.recipes import RECIPES, Recipe
-from tests.benchmarks.throughput import machine
 from tests.documents import ROOT
 from training import job
 from training.evaluation.evaluate import Evaluation, evaluate

@@ -8,16 +8,13 @@ knows its readings. A limit is the time that one part would take if nothing else
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from tests.benchmarks import limits
+from tests.benchmarks import figures, limits
 from tests.benchmarks.limits import Kind, Limits
 from tests.benchmarks.sizes import LARGE, SMALL, WINDOWED, Size, readings
 from training.fitting.objective import ObjectiveSettings
@@ -167,8 +164,7 @@ def deviation_table(found: Sequence[Deviation]) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks gpu", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
+    parser = figures.parser("gpu", __doc__)
     asked = parser.parse_args(args)
     if not torch.cuda.is_available():
         print("no CUDA device is visible: nothing to measure")
@@ -185,12 +181,10 @@ def main(args: Sequence[str] | None = None) -> int:
     print(table(found))
     missed = [d for size in (SMALL, WINDOWED, LARGE) for d in deviations(size, models[size.name], device)]
     print(deviation_table(missed))
-    if asked.json:
-        kept = {
-            "limits": at_best._asdict(), "speeds": [s._asdict() for s in found],
-            "deviations": [d._asdict() for d in missed],
-        }
-        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
+    figures.keep(
+        asked.json, limits=at_best._asdict(), speeds=[speed._asdict() for speed in found],
+        deviations=[deviation._asdict() for deviation in missed],
+    )
     return 0
 
 

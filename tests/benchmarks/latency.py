@@ -11,7 +11,6 @@ process, a reading.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -29,8 +28,8 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from tests import factory
+from tests.benchmarks import figures
 from tests.benchmarks.readings import FEATURES, PARTITIONS
-from tests.benchmarks.throughput import machine
 from tests.programs import ROOT, Program, until, worker_environment
 
 SETTLE_SECONDS = 1.0                    # of each turn, not counted
@@ -124,19 +123,21 @@ def table(turns: dict[str, list[Turn]]) -> str:
         p50_ms, p99_ms, cpu_us = (statistics.median(each) for each in list(zip(*found, strict=True))[1:])
         spread = ", ".join(f"{one.p99_ms:.1f}" for one in found)
         events = sum(one.events for one in found)
-        rows.append(f"| {name} | {events} | {p50_ms:.1f} | {p99_ms:.1f} | {spread} | {cpu_us or float('nan'):.0f} |")
+        cpu = f"{cpu_us:.0f}" if cpu_us else ""
+        rows.append(f"| {name} | {events} | {p50_ms:.1f} | {p99_ms:.1f} | {spread} | {cpu} |")
     return "\n".join(rows)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     from deploy.demo.broker import EmbeddedBroker
 
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks latency", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = figures.parser("latency", __doc__)
     parser.add_argument("--pace", type=int, default=2_000, help="readings a second")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args(args)
-    print(machine())
+    where = figures.machine()
+    print(where)
     with EmbeddedBroker() as broker, tempfile.TemporaryDirectory() as folder:
         admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
         names = ("at-least-once", "exactly-once", "loop")
@@ -145,7 +146,9 @@ def main(args: Sequence[str] | None = None) -> int:
         admin.create_topics([NewTopic("floor", PARTITIONS, 1)])
         admin.close()
         factory.publish(Path(folder), features=FEATURES, hidden=(64,), latent=10)
-        print(table(measure(broker.bootstrap_servers, Path(folder), asked.pace, asked.seconds, asked.rounds)))
+        found = measure(broker.bootstrap_servers, Path(folder), asked.pace, asked.seconds, asked.rounds)
+    print(table(found))
+    figures.keep(asked.json, machine=where, pace=asked.pace, delays=found)
     return 0
 
 

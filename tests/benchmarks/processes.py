@@ -9,7 +9,6 @@ machine, and takes its own share of the cores. A run of one number of workers ta
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import statistics
 import sys
@@ -24,8 +23,9 @@ from kafka.admin import NewTopic
 
 from deploy.demo.broker import EmbeddedBroker
 from tests import factory
+from tests.benchmarks import figures
 from tests.benchmarks.readings import FEATURES, KINDS, payloads
-from tests.benchmarks.throughput import exposition, machine
+from tests.benchmarks.throughput import exposition
 from tests.programs import Program, until, worker_environment
 
 TOPICS = {"input": "bench-12", "output": "bench-events", "dead": "bench-dead"}
@@ -91,12 +91,13 @@ def speed(broker: str, registry: Path, group: str, processes: int, readings: int
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks processes", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = figures.parser("processes", __doc__)
     parser.add_argument("--readings", type=int, default=300_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3], help="numbers that divide twelve")
     parser.add_argument("--runs", type=int, default=3)
     asked = parser.parse_args(args)
-    print(machine())
+    where = figures.machine()
+    print(where)
     found: dict[int, list[Speed]] = {number: [] for number in asked.processes}
     with EmbeddedBroker() as broker, tempfile.TemporaryDirectory() as folder:
         servers = broker.bootstrap_servers
@@ -111,6 +112,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 found[number].append(speed(servers, registry, f"bench-{run}-{number}", number, asked.readings))
                 print(f"{number} workers {found[number][-1].per_second:10,.0f} a second", file=sys.stderr)
     print(table(found))
+    figures.keep(asked.json, machine=where, readings=asked.readings, speeds=found)
     return 0
 
 

@@ -9,7 +9,6 @@ CPU a reading tells more than the rate where the machine has other things to do.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -26,6 +25,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 
 from tests import factory
+from tests.benchmarks import figures
 from tests.benchmarks.readings import FEATURES, FORMS, PARTITIONS, fill
 from tests.programs import ROOT, Program, worker_environment
 from worker import compiled
@@ -160,36 +160,25 @@ def table(found: dict[str, dict[str, list[Speed]]]) -> str:
             by_cpu = [base.cpu_us / speed.cpu_us for speed, base in zip(speeds, plain, strict=True)]
             per_second, cpu_us = (statistics.median(column) for column in list(zip(*speeds, strict=True))[:2])
             ratio, spread = statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"
-            figures = (f"{ratio:.2f}", spread, f"{cpu_us:.2f}", f"{statistics.median(by_cpu):.2f}")
-            lines.append(f"| {' | '.join((form, name, f'{per_second:,.0f}', *figures))} |")
+            row = (f"{ratio:.2f}", spread, f"{cpu_us:.2f}", f"{statistics.median(by_cpu):.2f}")
+            lines.append(f"| {' | '.join((form, name, f'{per_second:,.0f}', *row))} |")
     return "\n".join(lines)
-
-
-def machine() -> str:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), "unknown")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    load = os.getloadavg()[0]
-    return f"{os.cpu_count()} cores, {model}, Python {sys.version.split()[0]}, commit {commit.strip()}, load {load:.1f}"
 
 
 def main(args: Sequence[str] | None = None) -> int:
     from deploy.demo.broker import EmbeddedBroker
 
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = figures.parser("", __doc__)
     parser.add_argument("--readings", type=int, default=600_000)
     parser.add_argument("--runs", type=int, default=3)
     names = (POLL, *(way[0] for way in WAYS))
     shown = ", ".join(map(repr, names))
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"beside the loop by hand: {shown}")
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
     asked = parser.parse_args(args)
-    where = machine()
+    where = figures.machine()
     print(where)
     with EmbeddedBroker() as broker:
         found = measure(broker.bootstrap_servers, asked.readings, asked.runs, asked.only or ())
     print(table(found))
-    if asked.json:
-        kept = {"machine": where, "readings": asked.readings, "speeds": found}
-        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
+    figures.keep(asked.json, machine=where, readings=asked.readings, speeds=found)
     return 0

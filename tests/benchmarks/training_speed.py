@@ -7,18 +7,15 @@ Both take steps in turn, for so many seconds each, rounds times over: a slow min
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.benchmarks import limits
+from tests.benchmarks import figures, limits
 from tests.benchmarks.limits import Limits
 from tests.benchmarks.sizes import LARGE, SMALL, WIDE, WINDOWED, Size, readings
 from training.fitting.fit import Inputs
@@ -142,11 +139,10 @@ def table(found: Sequence[Speed]) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks training", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = figures.parser("training", __doc__)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
     asked = parser.parse_args(args)
     torch.set_num_threads(1)
     at_best = limits.measured(asked.device)
@@ -154,9 +150,7 @@ def main(args: Sequence[str] | None = None) -> int:
     cases = CASES_CUDA if asked.device.type == "cuda" else CASES_CPU
     found = [measure(size, batch, asked.device, at_best, asked.seconds, asked.rounds) for size, batch in cases]
     print(table(found))
-    if asked.json:
-        kept = {"limits": at_best._asdict(), "speeds": [speed._asdict() for speed in found]}
-        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
+    figures.keep(asked.json, limits=at_best._asdict(), speeds=[speed._asdict() for speed in found])
     return 0
 
 
