@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -109,7 +108,7 @@ class EventBuilder:
         feature_AK = np.argsort(-share_AF, axis=1, kind="stable")[:, : self._settings.contributions]
         share_AK = np.take_along_axis(share_AF, feature_AK, 1)
         actual_AK, expected_AK = (
-            shortest(np.take_along_axis(column_AF, feature_AK, 1)) for column_AF in (x_AF, expected_AF)
+            shortest(np.take_along_axis(column_AF, feature_AK, 1)).tolist() for column_AF in (x_AF, expected_AF)
         )
         for row in zip(feature_AK.tolist(), actual_AK, expected_AK, share_AK.tolist(), strict=True):
             yield tuple(
@@ -118,12 +117,8 @@ class EventBuilder:
             )
 
     def _contribution(self, batch: Batch, scores: Scores, i: int, f: int, share: float) -> Contribution:
-        return Contribution(
-            feature=self._features[f],
-            actual=None if np.isnan(batch.x_BF[i, f]) else shortest(batch.x_BF[i, f]),
-            expected=shortest(scores.expected_BF[i, f]),
-            share=share,
-        )
+        actual, expected = shortest(np.array([batch.x_BF[i, f], scores.expected_BF[i, f]])).tolist()
+        return Contribution(self._features[f], None if actual != actual else actual, expected, share)
 
     def is_cold(self, entity: str) -> bool:
         """Whether training has not seen it."""
@@ -138,10 +133,11 @@ def _origin(topic: str, partition: int, offset: int, row: int) -> Origin:
     return Origin(topic, partition, offset, None if row == WHOLE else row)
 
 
-def shortest(numbers: F32) -> Any:
-    """The doubles with the fewest digits that are these float32: 8.8739, not 8.873900413513184. A list, nested as the
-    array is; a float of a single number.
-    """
-    core = compiled.core()
-    flat = core.shortest(np.ascontiguousarray(numbers)) if core is not None else map(float, map(str, numbers.flat))
-    return np.array(list(flat)).reshape(numbers.shape).tolist()
+def shortest(numbers: F32) -> F64:
+    """The doubles with the fewest digits that are these float32: 8.8739, not 8.873900413513184."""
+    core, doubles = compiled.core(), np.empty(numbers.shape)
+    if core is None:
+        doubles.flat = [float(str(number)) for number in numbers.flat]
+    else:
+        core.shortest(np.ascontiguousarray(numbers), doubles)
+    return doubles

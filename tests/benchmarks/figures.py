@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.programs import ROOT
 
@@ -31,4 +32,13 @@ def parser(name: str, about: str | None) -> argparse.ArgumentParser:
 def keep(path: Path | None, **figures: object) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=1) + "\n")
+        path.write_text(json.dumps(_named(figures), indent=1) + "\n")
+
+
+def _named(value: Any) -> Any:
+    """Named tuples as objects: to json they are lists."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _named(each) for key, each in value.items()}
+    return [_named(each) for each in value] if isinstance(value, list | tuple) else value

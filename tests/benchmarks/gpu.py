@@ -181,10 +181,7 @@ def main(args: Sequence[str] | None = None) -> int:
     print(table(found))
     missed = [d for size in (SMALL, WINDOWED, LARGE) for d in deviations(size, models[size.name], device)]
     print(deviation_table(missed))
-    figures.keep(
-        asked.json, limits=at_best._asdict(), speeds=[speed._asdict() for speed in found],
-        deviations=[deviation._asdict() for deviation in missed],
-    )
+    figures.keep(asked.json, limits=at_best, speeds=found, deviations=missed)
     return 0
 
 

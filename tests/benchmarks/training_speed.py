@@ -150,7 +150,7 @@ def main(args: Sequence[str] | None = None) -> int:
     cases = CASES_CUDA if asked.device.type == "cuda" else CASES_CPU
     found = [measure(size, batch, asked.device, at_best, asked.seconds, asked.rounds) for size, batch in cases]
     print(table(found))
-    figures.keep(asked.json, limits=at_best._asdict(), speeds=[speed._asdict() for speed in found])
+    figures.keep(asked.json, limits=at_best, speeds=found)
     return 0
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import MessageSizeTooLargeError
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from tests.programs import until
 from worker.kafka import handover
 from worker.kafka.sink import KafkaSink, Message, Receipt
+from worker.kafka.transactions import KafkaTransactions
 from worker.settings import KafkaSettings, OutputSettings
+from worker.source import Pledge
 
 MAX_MESSAGE_BYTES = 1_048_576
 
@@ -35,9 +37,13 @@ def sent_together(sink: KafkaSink, messages: list[Message]) -> list[Receipt]:
     return receipts
 
 
-def lying(broker: str, topic: str) -> dict[int, list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]]:
+def lying(
+    broker: str, topic: str, isolation_level: str = "read_uncommitted"
+) -> dict[int, list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]]:
     """Key, value and headers of all records, by partition and in their order."""
-    consumer = KafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    consumer = KafkaConsumer(
+        bootstrap_servers=broker, enable_auto_commit=False, isolation_level=isolation_level
+    )
     partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
     ends = consumer.end_offsets(partitions)
     consumer.assign(partitions)
@@ -50,12 +56,17 @@ def lying(broker: str, topic: str) -> dict[int, list[tuple[bytes | None, bytes |
     return found
 
 
-def test_what_is_sent_together_is_one_batch_and_goes_at_once(sink: KafkaSink, topic: Callable[..., str]) -> None:
+def test_what_is_sent_together_is_one_batch_and_goes_at_once(
+    sink: KafkaSink, topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = topic()
-    messages = [Message(name, b"pump-1", b"%d" % i, []) for i in range(200)]
+    messages = [Message(name, b"pump-1", b"%d" % i, [], partition=0 if i % 2 else None) for i in range(200)]
     first = sink.send(messages[0])
     until(first.done, 30)                               # the producer knows the topic and has its id
-    receipts = sent_together(sink, messages)
+    with monkeypatch.context() as patched:
+        if sink._handover._known:
+            patched.setattr(sink._producer, "send", None)       # there is no need of it
+        receipts = sent_together(sink, messages)
     assert [receipt.error() for receipt in receipts] == [None] * len(messages)
     assert len({receipt._future._produce_future for receipt in receipts}) == 1  # type: ignore[attr-defined]
 
@@ -79,12 +90,24 @@ def test_what_is_sent_together_lies_where_a_stock_producer_puts_it(
     assert lying(broker, ours) == lying(broker, theirs)
 
 
+def test_one_that_is_sent_after_an_error_goes_at_once(sink: KafkaSink, topic: Callable[..., str]) -> None:
+    name = topic()
+    with pytest.raises(RuntimeError, match="meanwhile"), sink.together():
+        held = sink.send(Message(name, b"pump-1", b"before", []))
+        raise RuntimeError("meanwhile")
+    later = sink.send(Message(name, b"pump-1", b"after", []))
+    until(lambda: held.done() and later.done(), 30)
+    assert (held.error(), later.error()) == (None, None)
+    assert (sink._handover._together, sink._producer._accumulator.config["linger_ms"]) == (False, 0)
+
+
 def test_each_kind_of_message_may_go_with_others(broker: str, sink: KafkaSink, topic: Callable[..., str]) -> None:
     name, large = topic(3), random.Random(0).randbytes(MAX_MESSAGE_BYTES + 200_000)
     messages = [
         Message(name, b"pump-1", b"by its key", []),
         Message(name, b"pump-1", b"asked for", [], partition=2),
         Message(name, None, b"no key", []),
+        Message(name, large[:600], b"a long key", []),
         Message(name, b"pump-1", large[:200_000], []),
         Message(name, b"pump-1", b"large in its headers", [("trace", large[:100_000])]),
         Message(name, b"pump-1", large, []),
@@ -93,14 +116,14 @@ def test_each_kind_of_message_may_go_with_others(broker: str, sink: KafkaSink, t
     ]
     receipts = sent_together(sink, messages)
     *well, large_one, last, nowhere = receipts
-    assert [receipt.error() for receipt in (*well, last)] == [None] * 6
+    assert [receipt.error() for receipt in (*well, last)] == [None] * 7
     assert isinstance(large_one.error(), MessageSizeTooLargeError)
     assert isinstance(nowhere.error(), ValueError)
     found = lying(broker, name)
     assert b"asked for" in [value for _, value, _ in found[2]]
     by_key = [value for part in found.values() for key, value, _ in part if key == b"pump-1" and value != b"asked for"]
     assert by_key == [b"by its key", large[:200_000], b"large in its headers", b"the last"]
-    assert sum(map(len, found.values())) == 6
+    assert sum(map(len, found.values())) == 7
 
 
 def test_a_topic_that_gets_more_partitions_is_used_as_it_is(
@@ -119,3 +142,23 @@ def test_a_topic_that_gets_more_partitions_is_used_as_it_is(
     found = lying(broker, name)
     assert sorted(found) == [0, 1, 2, 3]
     assert [value for _, value, _ in found[0]].count(b"before") == len(keys)
+
+
+def test_messages_of_a_transaction_show_when_it_is_committed(broker: str, topic: Callable[..., str]) -> None:
+    name = topic(3)
+    kafka, settings = KafkaSettings(bootstrap_servers=broker), OutputSettings()
+    transactions = KafkaTransactions(kafka, settings, MAX_MESSAGE_BYTES, f"{name}-id")
+    assert transactions._handover._known
+    told = [Message(name, b"pump-%d" % i, b"given up", []) for i in range(20)]
+    sent_together(transactions, told)
+    transactions.abort()
+    sent_together(transactions, [message._replace(value=b"kept") for message in told])
+    outcome = transactions.commit(Pledge({}, None))
+    until(outcome.done, 30)
+    assert outcome.error() is None
+    assert {tp.topic for tp in transactions._left.partitions} == {name}
+    found = [value for part in lying(broker, name, "read_committed").values() for _, value, _ in part]
+    assert found == [b"kept"] * 20
+    transactions.close()
+    closed = sent_together(transactions, told[:1])
+    assert isinstance(closed[0].error(), KafkaError)

@@ -21,8 +21,9 @@ from kafka.partitioner import DefaultPartitioner, murmur2
 if TYPE_CHECKING:
     from worker.kafka.sink import Message
 
-HELD_MS = 200                           # the longest that messages wait for others of their batch
-SMALL_BYTES = 65_536                    # so large a message may be whatever the settings; a larger one, `send` judges
+HELD_MS = 200                           # more than it takes to hand a batch's messages over
+SMALL_BYTES = 60_000                    # so large a message may be whatever the settings; a larger one, `send` judges
+KEY_BYTES = 512                         # of keys that are kept with their hashes
 APPENDS = ("tp", "timestamp_ms", "key", "value", "headers")
 
 
@@ -57,31 +58,31 @@ class Handover:
         transaction = self._producer._transaction_manager
         if transaction is not None and transaction.is_transactional():
             transaction.maybe_add_partition_to_transaction(place)
-        future, is_full, *_ = self._accumulator.append(place, None, message.key, message.value, message.headers)
-        if is_full:
+        future, is_full, is_new, *_ = self._accumulator.append(
+            tp=place, timestamp_ms=None, key=message.key, value=message.value, headers=message.headers
+        )
+        if is_full and is_new:          # the one before it is as large as it gets
             self._producer._sender.wakeup()
         return future
 
     def _place(self, message: Message) -> TopicPartition | None:
-        """Where it belongs by its key. None: that is not for us to say."""
-        if message.key is None or message.partition is not None:
-            return None
+        """Where it belongs, as it says or by its key. None: that is not for us to say."""
         places = self._places.get(message.topic)
         if places is None:
-            partitions = self._producer._metadata.partitions_for_topic(message.topic)
-            if not partitions:
-                return None
+            partitions = self._producer._metadata.partitions_for_topic(message.topic) or ()
             places = [TopicPartition(message.topic, partition) for partition in sorted(partitions)]
             self._places[message.topic] = places
-        return places[_hash(message.key) % len(places)]
+        asked, key = message.partition, message.key
+        if asked is not None:
+            return places[asked] if asked < len(places) and places[asked].partition == asked else None
+        return places[_hash(key) % len(places)] if places and key is not None and len(key) <= KEY_BYTES else None
 
 
 def _as_known(producer: KafkaProducer) -> bool:
     try:
-        appends = inspect.signature(producer._accumulator.append).parameters
+        inspect.signature(producer._accumulator.append).bind(**dict.fromkeys(APPENDS))
         return (
-            tuple(appends)[: len(APPENDS)] == APPENDS
-            and type(producer.config["partitioner"]) is DefaultPartitioner
+            type(producer.config["partitioner"]) is DefaultPartitioner
             and callable(producer._metadata.partitions_for_topic)
             and hasattr(producer, "_transaction_manager")
         )
@@ -95,7 +96,7 @@ def _size(message: Message) -> int:
     return len(message.key or b"") + len(message.value or b"") + of_headers
 
 
-@lru_cache(65_536)                      # entities, most of which come again
+@lru_cache(16_384)                      # entities, most of which come again
 def _hash(key: bytes) -> int:
     """As Java's default partitioner and kafka-python's take it."""
     return int(murmur2(key)) & 0x7FFFFFFF

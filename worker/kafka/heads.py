@@ -57,8 +57,8 @@ def next_batch(buffer: memoryview, at: int) -> memoryview | None:
 
 def next_base(buffer: memoryview, at: int) -> int | None:
     """The first offset of the batch that begins here, if one does. Older formats may give their last one, or none."""
-    there = len(buffer) - at > _MAGIC_AT and 2 <= buffer[at + _MAGIC_AT] < 128
-    return first_offset(buffer[at : at + 8]) if there else None
+    head = buffer[at : at + _MAGIC_AT + 1]
+    return first_offset(head) if len(head) > _MAGIC_AT and is_current(head) else None
 
 
 def first_offset(raw: memoryview) -> int:

@@ -104,13 +104,15 @@ class KafkaSink:
 
     def send(self, message: Message) -> Receipt:
         try:
-            future = self._handover.send(message) or self._producer.send(
-                message.topic,
-                key=message.key,
-                value=message.value,
-                headers=message.headers,
-                partition=message.partition,
-            )
+            future = self._handover.send(message)
+            if future is None:
+                future = self._producer.send(
+                    message.topic,
+                    key=message.key,
+                    value=message.value,
+                    headers=message.headers,
+                    partition=message.partition,
+                )
         except (KafkaError, ValueError) as error:       # ValueError: a partition that it has not heard of yet
             return Failed(error)
         return Sent(future)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,14 +55,29 @@ def test_the_mean_square_of_what_is_there(units: list[list[float]], judged: list
     assert found("compiled") == found("python")
 
 
-def test_by_hand() -> None:
+@needs_core
+@pytest.mark.parametrize("features", [1, 7, 8, 128, 129, 300])     # numpy sums each of these in a way of its own
+def test_the_mean_square_of_many_features(features: int) -> None:
+    unit_BF = np.random.default_rng(0).normal(0, 1, (20, features))
+    unit_BF[::3, ::5] = np.nan
+    judged_B = np.arange(20) % 4 > 0
+
+    def found(how: Any) -> list[bytes]:
+        return [column.tobytes() for column in by(how, mean_square, unit_BF, judged_B)]
+
+    assert found("compiled") == found("python")
+
+
+@pytest.mark.parametrize("how", [pytest.param("compiled", marks=needs_core), "python"])
+def test_by_hand(how: Any) -> None:
     scaling = Scaling(offset=(10.0, 0.0), span=(2.0, 1.0), median=(10.0, 0.0))
     x_BF, output_BF = np.array([[14, np.nan], [np.nan, np.nan]], np.float32), np.array([[1, 0.5]] * 2, np.float32)
-    found = compare(scaling, np.array([0.5, 1.0]), x_BF, output_BF)
+    found = by(how, compare, scaling, np.array([0.5, 1.0]), x_BF, output_BF)
     assert found.unit_BF[0, 0] == (2 - 1) / 0.5
     assert np.isnan(found.unit_BF).tolist() == [[False, True], [True, True]]
     assert found.expected_BF.tolist() == [[12, 0.5]] * 2
     assert (found.imputed_B.tolist(), found.empty_B.tolist()) == ([True, True], [False, True])
-    mean_B, square_BF = mean_square(np.array([[2.0, np.nan], [3.0, 4.0], [3.0, 4.0]]), np.array([True, True, False]))
+    unit_BF, judged_B = np.array([[2.0, np.nan], [3.0, 4.0], [3.0, 4.0]]), np.array([True, True, False])
+    mean_B, square_BF = by(how, mean_square, unit_BF, judged_B)
     assert mean_B.tolist() == [4.0, 12.5, 0.0]
     assert square_BF.tolist() == [[4.0, 0.0], [9.0, 16.0], [0.0, 0.0]]

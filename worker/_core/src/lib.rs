@@ -1,6 +1,6 @@
-//! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/columns.py; and what
-//! scoring does row by row (windows, scaling, chart, alarm, faults of sensors) and what an
-//! event says of numbers, each the twin of a part of worker/.
+//! Kafka record batches → columns, with Python's lock released: the compiled twin of worker/codec/columns.py; what
+//! scoring does row by row (windows, scaling, residuals, chart, alarm, faults of sensors, the time of streams); and how
+//! an event says numbers. Each is the twin of a part of worker/.
 //!
 //! Bytes in, columns out. What is not a plain reading is handed back as it came, for the twin to read or to refuse:
 //! so there is one place that says what a reading is, and this one is only fast.

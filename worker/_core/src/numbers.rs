@@ -6,8 +6,10 @@ use crate::buffers::Array;
 
 /// The doubles with the fewest digits that are these float32: 8.8739, not 8.873900413513184.
 #[pyfunction]
-pub fn shortest(py: Python<'_>, numbers: Array<f32>) -> PyResult<Vec<f64>> {
-    Ok(numbers.shown(py)?.iter().map(|number| double(number.get())).collect())
+pub fn shortest(py: Python<'_>, numbers: Array<f32>, out: Array<f64>) -> PyResult<()> {
+    let numbers = numbers.shown(py)?;
+    out.cells(py, numbers.len())?.iter().zip(numbers).for_each(|(out, number)| out.set(double(number.get())));
+    Ok(())
 }
 
 /// Between two that are as near, numpy takes the even one, and Rust does so where it is told how many digits; of a power

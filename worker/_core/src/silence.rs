@@ -18,7 +18,7 @@ pub fn pass_time(
     let rows = partition_B.len();
     let stamp_B = counted(stamp_B.shown(py)?, rows)?;
     let (before_B, time_B, newest_B) = (out.0.cells(py, rows)?, out.1.cells(py, rows)?, out.2.cells(py, rows)?);
-    let streams = stream_PK.copied(py)?.len();
+    let streams = stream_PK.shown(py)?.len();
     let stream_PK = stream_PK.cells(py, streams)?;
     for row in 0..rows {
         let partition = usize::try_from(partition_B[row].get()).ok();
