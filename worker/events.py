@@ -135,9 +135,9 @@ def _origin(topic: str, partition: int, offset: int, row: int) -> Origin:
 
 def shortest(numbers: F32) -> F64:
     """The doubles with the fewest digits that are these float32: 8.8739, not 8.873900413513184."""
-    core, doubles = compiled.core(), np.empty(numbers.shape)
+    core = compiled.core()
     if core is None:
-        doubles.flat = [float(str(number)) for number in numbers.flat]
-    else:
-        core.shortest(np.ascontiguousarray(numbers), doubles)
+        return np.array([float(str(number)) for number in numbers.flat]).reshape(numbers.shape)
+    doubles = np.empty(numbers.shape)
+    core.shortest(np.ascontiguousarray(numbers), doubles)
     return doubles

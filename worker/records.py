@@ -193,7 +193,7 @@ def event_id(topic: str, partition: int, offset: int, kind: str = "anomaly", row
 
 
 def _uuid5(url: str) -> UUID:
-    """As uuid.uuid5, which takes twice as long, and which a Python in FIPS mode may refuse: it does not say what for."""
+    """As uuid.uuid5, which takes twice as long, and which FIPS mode may refuse: it does not say what for."""
     digest = sha1(NAMESPACE_URL.bytes + url.encode(), usedforsecurity=False).digest()
     return UUID(bytes=digest[:16], version=5)
 
