@@ -115,12 +115,13 @@ def test_each_kind_of_message_may_go_with_others(broker: str, sink: KafkaSink, t
         Message(name, b"pump-1", large, []),
         Message(name, b"pump-1", b"the last", []),
         Message(name, b"pump-1", b"nowhere", [], partition=3),
+        Message(name, b"pump-1", b"nowhere", [], partition=-1),
     ]
     receipts = sent_together(sink, messages)
-    *well, large_one, last, nowhere = receipts
+    *well, large_one, last, nowhere, below = receipts
     assert [receipt.error() for receipt in (*well, last)] == [None] * 7
     assert isinstance(large_one.error(), MessageSizeTooLargeError)
-    assert isinstance(nowhere.error(), ValueError)
+    assert all(isinstance(receipt.error(), ValueError) for receipt in (nowhere, below))
     found = lying(broker, name)
     assert b"asked for" in [value for _, value, _ in found[2]]
     by_key = [value for part in found.values() for key, value, _ in part if key == b"pump-1" and value != b"asked for"]

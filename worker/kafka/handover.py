@@ -69,13 +69,15 @@ class Handover:
         """Where it belongs, as it says or by its key. None: that is not for us to say."""
         places = self._places.get(message.topic)
         if places is None:
-            partitions = self._producer._metadata.partitions_for_topic(message.topic) or ()
+            partitions = self._producer._metadata.partitions_for_topic(message.topic)
+            if not partitions:              # `send` asks the broker for them
+                return None
             places = [TopicPartition(message.topic, partition) for partition in sorted(partitions)]
             self._places[message.topic] = places
         asked, key = message.partition, message.key
         if asked is not None:
-            return places[asked] if asked < len(places) and places[asked].partition == asked else None
-        return places[_hash(key) % len(places)] if places and key is not None and len(key) <= KEY_BYTES else None
+            return places[asked] if 0 <= asked < len(places) and places[asked].partition == asked else None
+        return places[_hash(key) % len(places)] if key is not None and len(key) <= KEY_BYTES else None
 
 
 def _as_known(producer: KafkaProducer) -> bool:
