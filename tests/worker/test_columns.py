@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.factory import FEATURES
 from tests.worker.record_batches import Content, Kind, batch_of, fetched, signed, stock
 from tests.worker.test_readings import documents
+from tests.worker.twins import by, needs_core
 from worker import compiled
 from worker.codec import lines
 from worker.codec.columns import ColumnDecoder, Decoded
@@ -25,16 +26,12 @@ from worker.errors import StreamError
 from worker.kafka.batches import RecordBatch
 from worker.kafka.rawfetch import WholeBatches
 
-needs_core = pytest.mark.skipif(not compiled.built(), reason="the compiled core was not built: no Rust toolchain")
 WAYS: list[Any] = ["python", pytest.param("compiled", marks=needs_core)]
 
 
 def decoder_of(way: Any, schema: ReadingSchema, entities: Entities) -> ColumnDecoder:
-    compiled.choose(way)
-    try:
-        return ColumnDecoder(schema, entities)
-    finally:
-        compiled.choose("auto")
+    decoder: ColumnDecoder = by(way, ColumnDecoder, schema, entities)
+    return decoder
 
 
 def opened(raw: bytes, **asked: Any) -> list[RecordBatch]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.factory import FEATURES
 from tests.worker.record_batches import Content, batch_of
-from tests.worker.test_columns import many, needs_core, opened
+from tests.worker.test_columns import many, opened
+from tests.worker.twins import needs_core
 from worker import compiled
 
 pytestmark = needs_core

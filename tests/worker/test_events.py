@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.worker.detection.test_compiled_windows import by, needs_core
+from tests.worker.twins import by, needs_core
 from worker.events import shortest
 from worker.records import event_id
 

@@ -18,6 +18,7 @@ from training.settings import TrainingSettings
 from worker.detection.scaling import Scaling
 from worker.errors import TrainingError
 from worker.records import F32, F64, I64, Batch
+from worker.state.visits import runs
 
 QUANTILES = (0.005, 0.995)              # what lies outside may be a fault, and must not set the scale
 MARGIN = 0.1                            # of the range, at either end of [0, 1]: a sigmoid never reaches 0 or 1
@@ -102,8 +103,8 @@ def split(batch: Batch, holdout: float) -> tuple[I64, I64]:
     """Indices of the older and the newer share of each entity, in order of time; ties in order of arrival."""
     order_B = np.lexsort((np.arange(len(batch)), batch.timestamp_ms_B, batch.entity_B))
     entity_B = batch.entity_B[order_B]
-    starts = np.flatnonzero(np.r_[True, entity_B[1:] != entity_B[:-1]])
-    counts = np.diff(np.r_[starts, len(entity_B)])
+    starts = runs(entity_B)
+    counts = np.diff(starts, append=len(entity_B))
     rank_B = np.arange(len(entity_B)) - np.repeat(starts, counts)
     first_held_B = np.repeat(counts - np.floor(counts * holdout), counts)
     held_B = rank_B >= first_held_B

@@ -16,6 +16,7 @@ from worker.faults.quality import MAX_SILENCE_SECONDS, Quality
 from worker.faults.sensors import MAX_RUN
 from worker.recordings.tables import NO_TIME
 from worker.records import F32, F64, I32, I64, Batch, Bools
+from worker.state.visits import runs
 
 # Runs of chance have geometric tails: if the longest of n readings was L, one of 3·L has a chance of about n⁻³.
 FACTOR = 3
@@ -73,7 +74,7 @@ def _after(value_N: F32 | Bools, entity_N: I32, counted_N: Bools, least: int) ->
     begins_N = np.r_[True, (value_N[1:] != value_N[:-1]) | (entity_N[1:] != entity_N[:-1])]
     begin_R = np.flatnonzero(begins_N)
     length_R = np.diff(begin_R, append=len(value_N)) * counted_N[begin_R]
-    first_E = np.flatnonzero(np.r_[True, entity_N[1:] != entity_N[:-1]])
+    first_E = runs(entity_N)
     readings_E = np.diff(first_E, append=len(entity_N))
     longest_E = np.maximum.reduceat(length_R, np.searchsorted(begin_R, first_E))
     judged_E = readings_E >= JUDGED_READINGS

@@ -20,6 +20,7 @@ from training.gates.injections import FAULTS, Case
 from worker.detection.detector import AT_ONCE, Detector, Scores
 from worker.records import F32, F64, I32, I64, Batch, Bools
 from worker.state.state import States
+from worker.state.visits import runs
 
 STRETCHES = 40                          # each with every fault: a share of all has a standard error of 0.03 at most
 ROWS = 40                               # a fault that is not noticed within so many readings counts as missed
@@ -146,9 +147,9 @@ def prepared(held: Batch, spread_F: F64, window: int, seed: int) -> Trial | None
 
 def _stretches(held: Batch, window: int) -> _Stretches | None:
     """Spread evenly over all the rows where one may begin."""
-    begin_E = np.flatnonzero(np.r_[True, held.entity_B[1:] != held.entity_B[:-1]])
+    begin_E = runs(held.entity_B)
     count_E = np.diff(begin_E, append=len(held))
-    rows = min(ROWS, (int(count_E.max()) - window) // 2)
+    rows = min(ROWS, (int(count_E.max(initial=0)) - window) // 2)
     if rows < LEAST_ROWS:
         return None
     long_E = count_E >= window + 2 * rows           # there is a window before it, and another time to take values of

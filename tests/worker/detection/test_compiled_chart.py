@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.worker.twins import by, needs_core
 from worker import compiled
 from worker.detection.alarm import Alarm, AlarmSettings
 from worker.detection.chart import Chart, ChartSettings
@@ -18,7 +19,6 @@ from worker.state.visits import Visits
 ENTITIES, FEATURES, ROWS = 7, 3, 40
 MANY_FEATURES = (1, 7, 8, 20, 129, 300)     # numpy adds up so many numbers each in its own order
 
-needs_core = pytest.mark.skipif(not compiled.built(), reason="the compiled core was not built: no Rust toolchain")
 charts = st.builds(
     ChartSettings,
     slow_share=st.sampled_from([0.0, 5.0]),
@@ -36,12 +36,8 @@ def passed(
     how: Any, chart_by: ChartSettings, alarm_by: AlarmSettings, seed: int, features: int = FEATURES
 ) -> list[bytes]:
     """Everything that a few batches leave, scores and states."""
-    compiled.choose(how)
-    try:
-        chart = Chart(chart_by, np.full(features, 0.2), np.full(features, 3.0))
-        alarm = Alarm(alarm_by, threshold=1.2, target_rate=0.05)
-    finally:
-        compiled.choose("auto")
+    chart = by(how, Chart, chart_by, np.full(features, 0.2), np.full(features, 3.0))
+    alarm = by(how, Alarm, alarm_by, 1.2, 0.05)
     states = States((*Chart.fields(features), *Alarm.fields()))
     states.reserve(ENTITIES)
     rng, left = np.random.default_rng(seed), []

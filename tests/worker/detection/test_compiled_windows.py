@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.worker.twins import by, needs_core
 from worker import compiled
 from worker.detection import windows
 from worker.detection.scaling import LARGEST, Scaling
@@ -17,16 +18,6 @@ from worker.state.state import States
 from worker.state.visits import Visits
 
 ENTITIES, FEATURES, ROWS = 5, 3, 30
-
-needs_core = pytest.mark.skipif(not compiled.built(), reason="the compiled core was not built: no Rust toolchain")
-
-
-def by(how: Any, work: Any, *given: Any) -> Any:
-    compiled.choose(how)
-    try:
-        return work(*given)
-    finally:
-        compiled.choose("auto")
 
 
 def gathered(window: int, gap_ms: int | None, seed: int) -> list[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.worker.detection.test_compiled_windows import by, needs_core
+from tests.worker.twins import by, needs_core
 from worker.detection.residuals import compare, mean_square
 from worker.detection.scaling import Scaling
 

@@ -9,21 +9,18 @@ import pytest
 from hypothesis import given
 
 from tests.worker.faults.test_quality import cut, said, streams
+from tests.worker.twins import by, needs_core
 from worker import compiled
 from worker.faults.quality import Quality, QualityMonitor, fields
 from worker.records import Batch
 from worker.state.state import States
 
-pytestmark = pytest.mark.skipif(not compiled.built(), reason="the compiled core was not built: no Rust toolchain")
+pytestmark = needs_core
 
 
 def left(how: Any, demands: list[Quality], parts: list[Batch], whole: Batch) -> list[object]:
     """Everything that the parts leave, each watched by the next of the demands."""
-    compiled.choose(how)
-    try:
-        monitors = [QualityMonitor(demand) for demand in demands]
-    finally:
-        compiled.choose("auto")
+    monitors = [by(how, QualityMonitor, demand) for demand in demands]
     states, found = States(fields(2)), []
     states.reserve(4)
     for number, part in enumerate(parts):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.worker.detection.test_compiled_windows import by, needs_core
+from tests.worker.twins import by, needs_core
 from worker import compiled
 from worker.faults.faults import Rows
 from worker.faults.silence import Silence, fields
