@@ -93,11 +93,13 @@ def plain_loop(broker: str, registry: Path) -> Iterator[Contender]:
     command = [sys.executable, "-m", "tests.benchmarks.plain_loop", broker, str(registry), name, "loop-events", name,
                "0.5", without_end]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        admin = KafkaAdminClient(bootstrap_servers=broker)
-        until(lambda: bool(admin.describe_groups([name])[name]["members"]), START_SECONDS)
-        admin.close()
-        yield Contender("loop by hand", name, "loop-events", process.pid)
-        process.kill()
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=broker)
+            until(lambda: bool(admin.describe_groups([name])[name]["members"]), START_SECONDS)
+            admin.close()
+            yield Contender("loop by hand", name, "loop-events", process.pid)
+        finally:                                # it would run without end
+            process.kill()
 
 
 def measure(broker: str, registry: Path, pace: int, seconds: float, rounds: int) -> dict[str, list[Turn]]:

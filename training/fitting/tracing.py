@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -40,17 +41,25 @@ def traced(gradients: Gradients, weights: list[Tensor], batch: Batch) -> Gradien
             warnings.simplefilter("ignore")                     # TorchScript is called deprecated
             with Recorder(given) as recorder:
                 found = gradients(weights, given[0], batch)
-            listed = recorder.listed(found)
+            of_kl_weight, of_all = recorder.listed(found)
             with torch.no_grad():
+                first = of_kl_weight(given[0])
                 script = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    lambda *given: listed(*given), tuple(tensor.detach() for tensor in given), check_trace=False
+                    lambda *given: of_all(*given), (*first, *(tensor.detach() for tensor in given[1:])),
+                    check_trace=False,
                 )
     except Exception:       # parts of torch that may change
         logging.getLogger(__name__).debug("steps are not traced", exc_info=True)
         return None
 
+    @lru_cache(maxsize=1)
+    def made_of(kl_weight: float) -> tuple[Tensor, ...]:
+        made: tuple[Tensor, ...] = of_kl_weight(torch.as_tensor(kl_weight))
+        return made
+
+    @torch.inference_mode()             # each call does a little less then
     def called(weights: list[Tensor], kl_weight: float | Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...] = script(torch.as_tensor(kl_weight), *batch, *weights)
+        found: tuple[Tensor, ...] = script(*made_of(float(kl_weight)), *batch, *weights)
         return found
 
     return called
@@ -108,10 +117,30 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return twice if isinstance(twice, Node) else None
         return None
 
-    def listed(self, found: tuple[Tensor, ...]) -> GraphModule:
-        """The calls that lead from what was given to what was found."""
+    def listed(self, found: tuple[Tensor, ...]) -> tuple[GraphModule, GraphModule]:
+        """The calls that lead from what was given to what was found, in two parts: those on the first that was given
+        alone, which need not be made again while that is the same; and the rest, which is given what comes of them.
+        """
         self._graph.output(tuple(self._node(tensor) for tensor in found))
-        return GraphModule(self._root, self._graph)
+        first, *others = (node for node in self._graph.nodes if node.op == "placeholder")
+        early = [first]
+        for node in self._graph.nodes:
+            made_of = [before for before in node.all_input_nodes if before.op != "get_attr"]
+            if made_of and node.op == "call_function" and all(before in early for before in made_of):
+                early.append(node)
+        handed = [node for node in early if any(user not in early for user in node.users)]
+        return self._part([first], handed), self._part([*handed, *others], self._graph.output_node().args[0])
+
+    def _part(self, given: Sequence[Node], found: Any) -> GraphModule:
+        """The calls that lead from the ones to the others."""
+        part = Graph()
+        copies = {node: part.placeholder(f"given_{number}") for number, node in enumerate(given)}
+        for node in self._graph.nodes:
+            calls = node.op in ("call_function", "get_attr") and node not in copies
+            if calls and all(before in copies for before in node.all_input_nodes):
+                copies[node] = part.node_copy(node, copies.__getitem__)
+        part.output(tuple(copies[node] for node in found))
+        return GraphModule(self._root, part)
 
     def _keep(self, tensor: Tensor) -> Tensor:
         """So that an id stays that of one tensor."""
