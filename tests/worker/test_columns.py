@@ -23,6 +23,7 @@ from worker.codec.columns import ColumnDecoder, Decoded
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
 from worker.errors import StreamError
+from worker.kafka import framing
 from worker.kafka.batches import RecordBatch
 from worker.kafka.rawfetch import WholeBatches
 
@@ -62,7 +63,7 @@ def the_same_in_every_way(raw: bytes, schema: ReadingSchema, **asked: Any) -> li
     for way, least in (("python", 8), ("python", 1), ("compiled", 8))[: 3 if compiled.built() else 2]:
         decoder = decoder_of(way, schema, entities := Entities())
         batches = opened(raw, **asked)
-        with mock.patch.object(lines, "LEAST", least):
+        with mock.patch.object(lines, "LEAST", least), mock.patch.object(framing, "LEAST", least):
             assert spelled(decoder.decode(batches), entities) == expected, (way, least)
     return expected
 

@@ -17,7 +17,8 @@ from worker import compiled, threads
 from worker.codec.lines import LineDecoder
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
-from worker.kafka.batches import RecordBatch, parts, records_of, walk
+from worker.kafka.batches import RecordBatch, walk
+from worker.kafka.framing import framed
 from worker.records import I32, Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
@@ -99,11 +100,11 @@ class ColumnDecoder:
             left.clear()
 
         for batch in batches:
-            found = parts(batch)
-            value_bytes += sum(len(value) for _, _, _, value, _ in found if value)
+            found = framed(batch)
+            value_bytes += sum(map(len, filter(None, found.values)))
             plain = None if self._lines is None else self._lines.decode(batch, found)
             if plain is None:
-                left += records_of(batch, found)
+                left += walk(batch)
                 continue
             if left:
                 read_left()

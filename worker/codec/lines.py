@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from worker.codec.rules import FLOAT32_MAX, SECONDS_BELOW, Refused, entity_of, timestamp_of
 from worker.entities import Entities
-from worker.kafka.batches import Part, RecordBatch, records_of
+from worker.kafka.batches import RecordBatch
+from worker.kafka.framing import Framed
 from worker.records import F32, I32, I64, LATEST_MS, Batch, PlainRecord
 
 if TYPE_CHECKING:
     from worker.codec.readings import ReadingSchema
     from worker.codec.typed import Typed
 
+Bytes = npt.NDArray[np.uint8]
+
+_NEWLINE, _OPENING, _CLOSING = b"\n{}"
+_TIMESTAMP = attrgetter("timestamp")
 LEAST = 8                               # records; of fewer, columns cost more than they save
 
 
@@ -39,47 +46,58 @@ class LineDecoder:
         self._schema, self._typed, self._entities = schema, typed, entities
         self._bytes = min(schema.max_record_bytes, schema.max_fields)   # a text has no more fields than bytes
 
-    def decode(self, batch: RecordBatch, parts: Sequence[Part]) -> Batch | None:
-        """parts: of the batch's records. None where one of them is not plain."""
-        if len(parts) < LEAST:
+    def decode(self, batch: RecordBatch, records: Framed) -> Batch | None:
+        """records: the batch's. None where one of them is not plain."""
+        if len(records.values) < LEAST:
             return None
-        offsets, stamps, keys, values, _ = zip(*parts, strict=True)
         try:
-            readings = self._read(values)
+            readings = self._read(records.values)
             x_BF = self._columns(readings)
-            timestamp_ms_B = self._times(batch, parts, stamps, [reading.timestamp for reading in readings])
-            entity_B = self._codes(batch, keys, [reading.entity for reading in readings])
+            timestamp_ms_B = self._times(batch, records, list(map(_TIMESTAMP, readings)))
+            entity_B = self._codes(batch, records.keys, readings)
         except _NOT_PLAIN:
             return None
         return Batch(
             x_BF=x_BF,
             entity_B=entity_B,
             timestamp_ms_B=timestamp_ms_B,
-            partition_B=np.full(len(parts), batch.partition, np.int32),
-            offset_B=np.array(offsets, np.int64),
+            partition_B=np.full(len(readings), batch.partition, np.int32),
+            offset_B=records.offset_R,
         )
 
-    def _read(self, values: Sequence[bytes]) -> list[Any]:
+    def _read(self, values: Sequence[bytes | None]) -> list[Any]:
         """One reading of each value. A line that begins and ends as an object does, and goes on in no other, holds one
         or more: where an object is open at its end, what follows it is no JSON. As many objects as lines are one each.
         """
-        if not all(values) or not values[0].startswith(b"{"):
+        given = [value for value in values if value]
+        lines = len(given)
+        if lines < len(values) or not given[0].startswith(b"{"):
             raise NotPlain
-        text, lines = b"\n".join(values), len(values)
-        if text.count(b"\n") != lines - 1 or text.count(b"}\n{") != lines - 1 or not text.endswith(b"}"):
+        text = b"\n".join(given)
+        bytes_N = np.frombuffer(text, np.uint8)
+        at_B = np.flatnonzero(bytes_N == _NEWLINE)
+        if len(at_B) != lines - 1 or not text.endswith(b"}"):
             raise NotPlain
-        if max(map(len, values)) > self._bytes or self._deep(text, values):
+        if (bytes_N[at_B - 1] != _CLOSING).any() or (bytes_N[at_B + 1] != _OPENING).any():
+            raise NotPlain
+        if max(map(len, given)) > self._bytes or self._deep(bytes_N, given):
             raise NotPlain
         readings: list[Any] = self._typed.decoder.decode_lines(text)
         if len(readings) != lines:
             raise NotPlain
         return readings
 
-    def _deep(self, text: bytes, values: Sequence[bytes]) -> bool:
-        """Whether one may be nested too deeply. Each has an opening bracket at least."""
-        most = self._schema.max_depth
-        opening = text.count(b"{") + text.count(b"[")
-        return opening >= len(values) + most and any(v.count(b"{") + v.count(b"[") > most for v in values)
+    def _deep(self, bytes_N: Bytes, values: Sequence[bytes]) -> bool:
+        """Whether one may be nested too deeply. Each has an opening bracket at least.
+
+        bytes_N: of all, with one between two.
+        """
+        opening_N = bytes_N | 0x20 == _OPENING                  # a bracket differs from a brace by that alone
+        if np.count_nonzero(opening_N) < len(values) + self._schema.max_depth:
+            return False
+        end_B = np.cumsum([len(value) + 1 for value in values])
+        until_B = np.searchsorted(np.flatnonzero(opening_N), end_B)
+        return bool(np.diff(until_B, prepend=0).max() > self._schema.max_depth)
 
     def _columns(self, readings: Sequence[Any]) -> F32:
         features = len(self._schema.features)
@@ -100,27 +118,29 @@ class LineDecoder:
             raise NotPlain
         return wide_BF.astype(np.float32)
 
-    def _times(self, batch: RecordBatch, parts: Sequence[Part], stamps: Sequence[int], fields: list[Any]) -> I64:
+    def _times(self, batch: RecordBatch, records: Framed, fields: list[Any]) -> I64:
         name = self._schema.timestamp_field
         kinds = set(map(type, fields))                          # no set of values: who sends them chooses their hash
         if name is None or kinds == {type(None)}:
-            time_B: I64 = np.maximum(np.array(stamps, np.int64), 0)
+            time_B: I64 = np.maximum(records.timestamp_ms_R, 0)
         elif kinds == {int}:
             given_B = np.array(fields, np.int64)
             if ((given_B < 0) | (given_B > LATEST_MS)).any():
                 raise NotPlain
             time_B = np.where(given_B < SECONDS_BELOW, given_B * 1000, given_B)
         else:
-            both = zip(records_of(batch, parts), fields, strict=True)
-            time_B = np.array([timestamp_of(record, name, field) for record, field in both], np.int64)
+            both = zip(records.timestamp_ms_R.tolist(), fields, strict=True)
+            blank = PlainRecord(batch.topic, batch.partition, 0, 0, None, None)
+            time_B = np.array([timestamp_of(blank._replace(timestamp=ms), name, field) for ms, field in both], np.int64)
         if ((time_B < 0) | (time_B > LATEST_MS)).any():
             raise NotPlain
         return time_B
 
-    def _codes(self, batch: RecordBatch, keys: Sequence[bytes | None], fields: list[Any]) -> I32:
+    def _codes(self, batch: RecordBatch, keys: Sequence[bytes | None], readings: Sequence[Any]) -> I32:
         name = self._schema.entity_field
         whose: Sequence[bytes | str | None] = keys
         if name is not None:
+            fields = [reading.entity for reading in readings]
             if not set(map(type, fields)) <= {str, int}:
                 raise NotPlain
             whose = list(map(str, fields))                      # text hashes as nobody can foresee; numbers do not
