@@ -14,7 +14,6 @@ from worker.codec.lines import LEAST, LineDecoder
 from worker.codec.readings import ReadingSchema
 from worker.codec.typed import typed_of
 from worker.entities import Entities
-from worker.kafka.framing import framed
 
 PLAIN = b'{"temperature":1.25,"flow":-3,"timestamp":1764000000000}'
 
@@ -25,7 +24,7 @@ def plain(values: list[bytes | None]) -> bool:
     typed = typed_of(schema)
     assert typed is not None
     (batch,) = opened(many(values))
-    return LineDecoder(schema, typed, Entities()).decode(batch, framed(batch)) is not None
+    return LineDecoder(schema, typed, Entities()).decode(batch) is not None
 
 
 def test_plain_readings_go_at_once() -> None:

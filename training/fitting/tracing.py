@@ -41,11 +41,11 @@ def traced(gradients: Gradients, weights: list[Tensor], batch: Batch) -> Gradien
             warnings.simplefilter("ignore")                     # TorchScript is called deprecated
             with Recorder(given) as recorder:
                 found = gradients(weights, given[0], batch)
-            of_kl_weight, of_all = recorder.listed(found)
+            of_kl_weight, rest = recorder.listed(found)
             with torch.no_grad():
                 first = of_kl_weight(given[0])
                 script = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    lambda *given: of_all(*given), (*first, *(tensor.detach() for tensor in given[1:])),
+                    lambda *given: rest(*given), (*first, *(tensor.detach() for tensor in given[1:])),
                     check_trace=False,
                 )
     except Exception:       # parts of torch that may change
@@ -123,21 +123,25 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         self._graph.output(tuple(self._node(tensor) for tensor in found))
         first, *others = (node for node in self._graph.nodes if node.op == "placeholder")
-        early = [first]
+        early = {first: None}
         for node in self._graph.nodes:
-            made_of = [before for before in node.all_input_nodes if before.op != "get_attr"]
-            if made_of and node.op == "call_function" and all(before in early for before in made_of):
-                early.append(node)
+            inputs = [before for before in node.all_input_nodes if before.op != "get_attr"]
+            if inputs and node.op == "call_function" and all(before in early for before in inputs):
+                early[node] = None
+        late = [node for node in self._graph.nodes if node not in early]
         handed = [node for node in early if any(user not in early for user in node.users)]
-        return self._part([first], handed), self._part([*handed, *others], self._graph.output_node().args[0])
+        constants = [node for node in late if node.op == "get_attr"]
+        return (
+            self._part([first], [*constants, *early], handed),
+            self._part([*handed, *others], late, self._graph.output_node().args[0]),
+        )
 
-    def _part(self, given: Sequence[Node], found: Any) -> GraphModule:
-        """The calls that lead from the ones to the others."""
+    def _part(self, given: Sequence[Node], calls: Sequence[Node], found: Any) -> GraphModule:
+        """These calls, which lead from the ones to the others."""
         part = Graph()
         copies = {node: part.placeholder(f"given_{number}") for number, node in enumerate(given)}
-        for node in self._graph.nodes:
-            calls = node.op in ("call_function", "get_attr") and node not in copies
-            if calls and all(before in copies for before in node.all_input_nodes):
+        for node in calls:
+            if node.op in ("call_function", "get_attr"):
                 copies[node] = part.node_copy(node, copies.__getitem__)
         part.output(tuple(copies[node] for node in found))
         return GraphModule(self._root, part)

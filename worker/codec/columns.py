@@ -18,7 +18,6 @@ from worker.codec.lines import LineDecoder
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
 from worker.kafka.batches import RecordBatch, walk
-from worker.kafka.framing import framed
 from worker.records import I32, Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
@@ -100,22 +99,27 @@ class ColumnDecoder:
             left.clear()
 
         for batch in batches:
-            found = framed(batch)
-            value_bytes += sum(map(len, filter(None, found.values)))
-            plain = None if self._lines is None else self._lines.decode(batch, found)
+            plain = None if self._lines is None else self._lines.decode(batch)
             if plain is None:
-                left += walk(batch)
+                records = walk(batch)
+                left += records
+                value_bytes += _bytes(records)
                 continue
             if left:
                 read_left()
-            readings.append(plain)
+            readings.append(plain.batch)
+            value_bytes += plain.value_bytes
         if left or not readings:
             read_left()
         return Decoded(Batch.joined(readings), refused, value_bytes, "python")
 
     def _one_by_one(self, records: Sequence[Record], path: Path) -> Decoded:
         batch, refused = self._readings.decode(records)
-        return Decoded(batch, refused, sum(len(record.value or b"") for record in records), path)
+        return Decoded(batch, refused, _bytes(records), path)
+
+
+def _bytes(records: Sequence[Record]) -> int:
+    return sum(len(record.value or b"") for record in records)
 
 
 def _core(schema: ReadingSchema) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from worker.codec.rules import FLOAT32_MAX, SECONDS_BELOW, Refused, entity_of, timestamp_of
 from worker.entities import Entities
 from worker.kafka.batches import RecordBatch
-from worker.kafka.framing import Framed
+from worker.kafka.framing import Framed, framed
 from worker.records import F32, I32, I64, LATEST_MS, Batch, PlainRecord
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class NotPlain(Exception):
 _NOT_PLAIN = (NotPlain, Refused, msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError)
 
 
+class Plain(NamedTuple):
+    batch: Batch
+    value_bytes: int                    # of its records
+
+
 class LineDecoder:
     """Legend: B readings of the batch, F features."""
 
@@ -46,9 +51,10 @@ class LineDecoder:
         self._schema, self._typed, self._entities = schema, typed, entities
         self._bytes = min(schema.max_record_bytes, schema.max_fields)   # a text has no more fields than bytes
 
-    def decode(self, batch: RecordBatch, records: Framed) -> Batch | None:
-        """records: the batch's. None where one of them is not plain."""
-        if len(records.values) < LEAST:
+    def decode(self, batch: RecordBatch) -> Plain | None:
+        """None where one of its records is not plain. Raises StreamError for a batch that is not as the format says."""
+        records = framed(batch)
+        if records is None or len(records.values) < LEAST:
             return None
         try:
             readings = self._read(records.values)
@@ -57,13 +63,14 @@ class LineDecoder:
             entity_B = self._codes(batch, records.keys, readings)
         except _NOT_PLAIN:
             return None
-        return Batch(
+        plain = Batch(
             x_BF=x_BF,
             entity_B=entity_B,
             timestamp_ms_B=timestamp_ms_B,
             partition_B=np.full(len(readings), batch.partition, np.int32),
             offset_B=records.offset_R,
         )
+        return Plain(plain, sum(len(value) for value in records.values if value))
 
     def _read(self, values: Sequence[bytes | None]) -> list[Any]:
         """One reading of each value. A line that begins and ends as an object does, and goes on in no other, holds one
@@ -73,14 +80,17 @@ class LineDecoder:
         lines = len(given)
         if lines < len(values) or not given[0].startswith(b"{"):
             raise NotPlain
+        if max(map(len, given)) > self._bytes:
+            raise NotPlain
         text = b"\n".join(given)
         bytes_N = np.frombuffer(text, np.uint8)
-        at_B = np.flatnonzero(bytes_N == _NEWLINE)
-        if len(at_B) != lines - 1 or not text.endswith(b"}"):
+        newline_N = bytes_N == _NEWLINE
+        if np.count_nonzero(newline_N) != lines - 1 or not text.endswith(b"}"):
             raise NotPlain
+        at_B = np.flatnonzero(newline_N)
         if (bytes_N[at_B - 1] != _CLOSING).any() or (bytes_N[at_B + 1] != _OPENING).any():
             raise NotPlain
-        if max(map(len, given)) > self._bytes or self._deep(bytes_N, given):
+        if self._deep(bytes_N, given):
             raise NotPlain
         readings: list[Any] = self._typed.decoder.decode_lines(text)
         if len(readings) != lines:
@@ -93,11 +103,12 @@ class LineDecoder:
         bytes_N: of all, with one between two.
         """
         opening_N = bytes_N | 0x20 == _OPENING                  # a bracket differs from a brace by that alone
-        if np.count_nonzero(opening_N) < len(values) + self._schema.max_depth:
-            return False
+        most, opening = self._schema.max_depth, np.count_nonzero(opening_N)
+        if not len(values) + most <= opening <= len(values) * most:
+            return bool(opening > len(values) * most)
         end_B = np.cumsum([len(value) + 1 for value in values])
         until_B = np.searchsorted(np.flatnonzero(opening_N), end_B)
-        return bool(np.diff(until_B, prepend=0).max() > self._schema.max_depth)
+        return bool(np.diff(until_B, prepend=0).max() > most)
 
     def _columns(self, readings: Sequence[Any]) -> F32:
         features = len(self._schema.features)

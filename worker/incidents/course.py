@@ -119,22 +119,23 @@ def fields(open_after: int) -> tuple[Column, ...]:
 
 
 class Courses:
-    """The courses of some entities: read at once, and written back at once."""
+    """The courses of some entities: read at once, and written back at once, as far as they changed."""
 
     def __init__(self, states: States, code_E: I64) -> None:
         """code_E: each entity once."""
         self._states, self._code_E = states, code_E
-        columns = (states[PREFIX + name][code_E].tolist() for name in _NAMES)
-        self._of: dict[int, Course] = dict(zip(code_E.tolist(), map(Course, *columns), strict=True))
+        self._read = [states[PREFIX + name][code_E].tolist() for name in _NAMES]
+        self._of: dict[int, Course] = dict(zip(code_E.tolist(), map(Course, *self._read), strict=True))
 
     def __getitem__(self, code: int) -> Course:
         return self._of[code]
 
     def write(self) -> None:
-        for name in _NAMES:
+        for name, before in zip(_NAMES, self._read, strict=True):
             values = list(map(attrgetter(name), self._of.values()))
-            column = self._states[PREFIX + name]
-            column[self._code_E] = np.array(values, column.dtype).reshape(-1, *column.shape[1:])
+            if values != before:
+                column = self._states[PREFIX + name]
+                column[self._code_E] = np.array(values, column.dtype).reshape(-1, *column.shape[1:])
 
 
 def renumber(states: States, code_E: I64, before: Sequence[str], after: Sequence[str]) -> None:

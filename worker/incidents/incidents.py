@@ -126,8 +126,12 @@ class Incidents:
 
     def _busy(self, states: States, batch: Batch, anomalous_B: Bools) -> Bools:
         """Readings of entities that have an open incident, or an anomaly in the batch."""
-        loud_B = anomalous_B | states[PREFIX + "open"][batch.entity_B]
-        return np.isin(batch.entity_B, batch.entity_B[loud_B]) if loud_B.any() else loud_B
+        loud_B: Bools = anomalous_B | states[PREFIX + "open"][batch.entity_B]
+        if not loud_B.any():
+            return loud_B
+        loud_by_code: Bools = np.zeros(batch.entity_B.max() + 1, np.bool_)
+        loud_by_code[batch.entity_B[loud_B]] = True
+        return loud_by_code[batch.entity_B]
 
     def _pass_over(self, states: States, normal_B: I32) -> None:
         """Normal readings, given by entity, of those that are not busy: earlier anomalies recede."""

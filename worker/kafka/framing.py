@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from worker.kafka.batches import MOST_RECORDS, RecordBatch, parts
-from worker.records import I64
+from worker.records import I64, LATEST_MS
 
 LEAST = 128                             # records; of fewer, columns cost more than they save
-_LONGEST = 5                            # bytes of a number: 34 bits
+_LONGEST = 5                            # bytes of a number: 35 bits
+_OFFSETS = 2**62                        # below it, sums of an offset and such a number are no larger than an int64
 
 
 class Framed(NamedTuple):
@@ -33,36 +34,39 @@ class NotPlain(Exception):
     """To be read one by one, which says what is wrong with it, if anything is."""
 
 
-def framed(batch: RecordBatch) -> Framed:
-    """Raises StreamError for a batch that is not as the format says."""
-    if batch.records >= LEAST:
-        try:
+def framed(batch: RecordBatch) -> Framed | None:
+    """None where there is more to say of a record. Raises StreamError for a batch that is not as the format says."""
+    try:
+        if batch.records >= LEAST:
             return _at_once(batch)
-        except (NotPlain, IndexError):
-            pass
-    offsets, stamps, keys, values, _ = zip(*parts(batch), strict=True) if batch.records else ((),) * 5
-    return Framed(np.array(offsets, np.int64), np.array(stamps, np.int64), keys, values)
+        found = parts(batch)
+        offsets, stamps, keys, values, _ = zip(*found, strict=True) if found else ((),) * 5
+        return Framed(np.array(offsets, np.int64), np.array(stamps, np.int64), keys, values)
+    except (NotPlain, IndexError, OverflowError):
+        return None
 
 
 def _at_once(batch: RecordBatch) -> Framed:
-    data = batch.data
+    """Raises NotPlain or IndexError where it is not as most are."""
+    data, append_ms = batch.data, batch.append_timestamp
+    first_ms = batch.first_timestamp if append_ms is None else append_ms
+    if not (0 <= first_ms <= LATEST_MS and 0 <= batch.base_offset < _OFFSETS):
+        raise NotPlain
     start_R, end_R = _bounds(data, batch.records)
     bytes_N: Any = np.frombuffer(data, np.uint8)
     if (bytes_N[start_R] > 0x7F).any():                     # attributes: none are used
         raise NotPlain
     delta_ms_R, at_R = _numbers(bytes_N, start_R + 1)
     delta_R, at_R = _numbers(bytes_N, at_R)
-    keys, at_R = _slices(data, bytes_N, at_R)
-    values, at_R = _slices(data, bytes_N, at_R)
+    keys, at_R = _slices(data, bytes_N, at_R, end_R)
+    values, at_R = _slices(data, bytes_N, at_R, end_R)
     headers_R, at_R = _numbers(bytes_N, at_R)
     offset_R = batch.base_offset + delta_R
     if headers_R.any() or (at_R != end_R).any() or (delta_R < 0).any() or (delta_R > MOST_RECORDS).any():
         raise NotPlain
     if (offset_R < batch.from_offset).any():
         raise NotPlain
-    stamp_R = np.full_like(delta_R, batch.append_timestamp or 0)
-    if batch.append_timestamp is None:
-        stamp_R = batch.first_timestamp + delta_ms_R
+    stamp_R = first_ms + delta_ms_R if append_ms is None else np.full_like(delta_R, append_ms)
     return Framed(offset_R, stamp_R, keys, values)
 
 
@@ -102,10 +106,15 @@ def _numbers(bytes_N: Any, at_R: I64) -> tuple[I64, I64]:
     return (bits_R >> 1) ^ -(bits_R & 1), after_R
 
 
-def _slices(data: bytes, bytes_N: Any, at_R: I64) -> tuple[list[bytes | None], I64]:
-    """The bytes at each place that begin with their length, and the place after them; None where there are none."""
+def _slices(data: bytes, bytes_N: Any, at_R: I64, within_R: I64) -> tuple[list[bytes | None], I64]:
+    """The bytes at each place that begin with their length, and the place after them; None where there are none.
+
+    within_R: what they may go up to.
+    """
     length_R, at_R = _numbers(bytes_N, at_R)
     end_R = at_R + np.maximum(length_R, 0)
+    if (end_R > within_R).any():
+        raise NotPlain
     places = zip(at_R.tolist(), end_R.tolist(), strict=True)
     found: list[bytes | None] = [data[at:end] for at, end in places]
     for i in np.flatnonzero(length_R < 0).tolist():

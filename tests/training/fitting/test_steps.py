@@ -35,7 +35,12 @@ def inputs(missing: float, n: int = 4 * BATCH + 3) -> Inputs:
 def plan(steps: int, sigma: Sigma = "fixed", noise: float = 0.0) -> Plan:
     objective = ObjectiveSettings(sigma=sigma, kl_weight=0.5, free_bits=0.02)
     weight_D = torch.linspace(0.0, 2.0, FEATURES * WINDOW)
-    return Plan(objective, weight_D, noise, BATCH, steps, lambda step: Pace(1e-2 / (1 + step), 0.05 * step))
+    return Plan(objective, weight_D, noise, BATCH, steps, _pace)
+
+
+def _pace(step: int) -> Pace:
+    """The KL weight stays for some steps and rises then."""
+    return Pace(1e-2 / (1 + step), 0.1 * (step // 3))
 
 
 def model_of(family: Family) -> VAE:
