@@ -23,6 +23,7 @@ from worker.records import I32, Batch
 from worker.settings import Settings
 from worker.state.restore import Restored
 from worker.state.state import States
+from worker.state.visits import Visits
 
 MAX_ENTITIES = 1_000_000
 CARRIED = ("quality_", "incident_")     # columns that mean the same to every version of the same features
@@ -77,10 +78,11 @@ class Watch:
         """The next readings."""
         self._reserve()
         self._seen[batch.entity_B] = self._clock()
-        scores = self._detector.score(batch, self.states)
+        visits = Visits.of(batch.entity_B)
+        scores = self._detector.score(batch, self.states, visits)
         for observer in self._detector.observers:
             observer.take(batch, scores)
-        findings = self._monitor.update(self.states, batch)
+        findings = self._monitor.update(self.states, batch, visits)
         incidents: list[Incident] = []
         if self._settings.incidents.enabled:
             incidents = self._incidents.update(self.states, self.entities, self._topic, batch, scores)

@@ -112,9 +112,12 @@ class Detector:
         """Of entities not seen yet."""
         return States(self.fields)
 
-    def score(self, batch: Batch, states: States) -> Scores:
-        """The next readings, and states moved on by them; states must have room for every entity code."""
-        visits = Visits.of(batch.entity_B)
+    def score(self, batch: Batch, states: States, visits: Visits | None = None) -> Scores:
+        """The next readings, and states moved on by them; states must have room for every entity code.
+
+        visits: the batch's, where they are known.
+        """
+        visits = visits or Visits.of(batch.entity_B)
         (unit_BF, expected_BF, imputed_B, empty_B), full_B = self.residuals(batch, states, visits, self._spread_F)
         judged_B = (full_B if self._withhold else np.ones_like(full_B)) & ~empty_B
         raw_B, feature_BF, _ = self.charted(unit_BF, states, visits, judged_B)

@@ -23,11 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from worker.detection.scaling import LARGEST
 from worker.errors import SettingsError
 from worker.faults import sensors, silence
-from worker.faults.faults import Fault, Finding, Rows
+from worker.faults.faults import Fault, Finding
 from worker.faults.sensors import MAX_RUN, SensorFaults
 from worker.faults.silence import Silence
 from worker.records import I32, I64, Batch
 from worker.state.state import Column, States
+from worker.state.visits import Visits
 
 MAX_FEATURES = 4096
 MAX_SILENCE_SECONDS = 366 * 24 * 3600.0
@@ -123,16 +124,17 @@ class QualityMonitor:
         self._sensors = SensorFaults(quality.stuck_after, quality.missing_after, quality.low, quality.high)
         self._silence = Silence(quality.silent_after_seconds)
 
-    def update(self, states: States, batch: Batch) -> list[Finding]:
+    def update(self, states: States, batch: Batch, visits: Visits | None = None) -> list[Finding]:
         """Takes the readings in, and returns what began with them, in order of arrival.
 
         `silent` is among it only where an entity comes back that `silent` was not asked about in time.
+        visits: the batch's, where they are known.
         """
         if not len(batch):
             return []
         states.reserve(int(batch.entity_B.max()) + 1)
-        rows = Rows.of(batch)
-        found = [*self._silence.update(states, batch, rows), *self._sensors.update(states, batch, rows)]
+        visits = visits or Visits.of(batch.entity_B)
+        found = [*self._silence.update(states, batch, visits), *self._sensors.update(states, batch, visits)]
         return sorted(found, key=lambda finding: finding.row or 0) if len(found) > 1 else found
 
     def silent(self, states: States, partition: int, codes: I32 | Iterable[int], idle_ms: int = 0) -> list[Finding]:

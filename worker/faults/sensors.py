@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker import compiled
-from worker.faults.faults import Fault, Finding, Rows
+from worker.faults.faults import Fault, Finding
 from worker.records import I32, I64, Batch, Bools
 from worker.state.state import Column, States
+from worker.state.visits import Visits
 
 MAX_RUN = 2**30                         # counting stops here
 NEVER = 2**31 - 1
@@ -66,45 +67,45 @@ class SensorFaults:
             out=OUT,
         )
 
-    def update(self, states: States, batch: Batch, rows: Rows) -> list[Finding]:
+    def update(self, states: States, batch: Batch, visits: Visits) -> list[Finding]:
         """What begins in the batch; the rows of its entities move on."""
         if self._compiled is not None:
-            return self._in_core(self._compiled, states, batch, rows)
-        x_BF, code_E = batch.x_BF.take(rows.order_B, axis=0), rows.code_E
+            return self._in_core(self._compiled, states, batch, visits)
+        x_BF, code_E = batch.x_BF.take(visits.order_B, axis=0), visits.code_E
         last_EF, open_EF = states["quality_last"][code_E], states["quality_open"][code_E]
 
         missing_BF = np.isnan(x_BF)
         past = _Past(states["quality_missing"], open_EF, MISSING, self._missing_after_F)
-        missing = _Runs.of(missing_BF, rows, past, breaker=0)
+        missing = _Runs.of(missing_BF, visits, past, breaker=0)
         held_BF = missing.filled(x_BF, last_EF)
 
-        equal_BF = held_BF == rows.before(held_BF, last_EF)
+        equal_BF = held_BF == visits.before(held_BF, last_EF)
         equal_BF &= ~self._constant_F
         equal_BF |= missing_BF          # a missing value does not break a run; it is not counted either
         past = _Past(states["quality_equal"], open_EF, STUCK, self._stuck_after_F)
-        equal = _Runs.of(equal_BF, rows, past, breaker=1, uncounted_BF=missing_BF)
+        equal = _Runs.of(equal_BF, visits, past, breaker=1, uncounted_BF=missing_BF)
 
         was_out_EF = open_EF & OUT != 0
         out_BF = (x_BF < self._low_F) | (x_BF > self._high_F)
         out_held_BF = missing.filled(out_BF, was_out_EF)
-        left_BF = out_BF & ~rows.before(out_held_BF, was_out_EF)
+        left_BF = out_BF & ~visits.before(out_held_BF, was_out_EF)
 
-        states["quality_last"][code_E] = held_BF[rows.last_E]
-        states["quality_open"][code_E] = np.where(out_held_BF[rows.last_E], np.int8(OUT), np.int8(0))
+        states["quality_last"][code_E] = held_BF[visits.last_E]
+        states["quality_open"][code_E] = np.where(out_held_BF[visits.last_E], np.int8(OUT), np.int8(0))
         missing.keep(states, "quality_missing", MISSING, self._missing_after_F)
         equal.keep(states, "quality_equal", STUCK, self._stuck_after_F)
         return [
             *self._findings("missing", missing.reached(self._missing_after_F), batch),
             *self._findings("stuck", equal.reached(self._stuck_after_F), batch),
-            *self._findings("out_of_range", _places(left_BF, rows), batch),
+            *self._findings("out_of_range", _places(left_BF, visits), batch),
         ]
 
-    def _in_core(self, core: Any, states: States, batch: Batch, rows: Rows) -> list[Finding]:
+    def _in_core(self, core: Any, states: States, batch: Batch, visits: Visits) -> list[Finding]:
         columns = ("quality_last", "quality_equal", "quality_missing", "quality_open")
-        memory = tuple(states[name][rows.code_E] for name in columns)
-        begun = core.update(rows.places, np.ascontiguousarray(batch.x_BF), memory)
+        memory = tuple(states[name][visits.code_E] for name in columns)
+        begun = core.update(visits.places, np.ascontiguousarray(batch.x_BF), memory)
         for name, column in zip(columns, memory, strict=True):
-            states[name][rows.code_E] = column
+            states[name][visits.code_E] = column
         kinds: tuple[tuple[Fault, int], ...] = ("missing", MISSING), ("stuck", STUCK), ("out_of_range", OUT)
         return [
             finding
@@ -143,10 +144,10 @@ class SensorFaults:
         return limit
 
 
-def _places(begins_BF: Bools, rows: Rows) -> list[tuple[int, int]]:
+def _places(begins_BF: Bools, visits: Visits) -> list[tuple[int, int]]:
     """(Index in the batch, feature)"""
     row_N, f_N = np.nonzero(begins_BF)
-    return list(zip(rows.order_B[row_N].tolist(), f_N.tolist(), strict=True))
+    return list(zip(visits.order_B[row_N].tolist(), f_N.tolist(), strict=True))
 
 
 class _Past(NamedTuple):
@@ -170,7 +171,7 @@ class _Past(NamedTuple):
 class _Runs:
     """Runs of readings of one feature and entity."""
 
-    rows: Rows
+    visits: Visits
     breaker: int                        # whether the reading before a run counts as its first
     row_P: I64
     f_P: I64
@@ -182,11 +183,11 @@ class _Runs:
 
     @classmethod
     def of(
-        cls, within_BF: Bools, rows: Rows, past: _Past, breaker: int, uncounted_BF: Bools | None = None
+        cls, within_BF: Bools, visits: Visits, past: _Past, breaker: int, uncounted_BF: Bools | None = None
     ) -> Self:
         place_P = np.flatnonzero(within_BF.T)           # one feature after the other
         f_P, row_P = np.divmod(place_P, len(within_BF))
-        begins_B, segment_B = rows.begins_B(), rows.segment_B()
+        begins_B, segment_B = visits.begins_B(), visits.segment_B()
         begins_P = begins_B[row_P]
         begins_P[:1] = True
         begins_P[1:] |= place_P[1:] != place_P[:-1] + 1
@@ -195,19 +196,19 @@ class _Runs:
         row_R, f_R = row_P[begin_R], f_P[begin_R]
         resumed_R = begins_B[row_R]
         segment_R = segment_B[row_R]
-        past_R = np.where(resumed_R, past.of(rows.code_E[segment_R], segment_R, f_R), breaker)
+        past_R = np.where(resumed_R, past.of(visits.code_E[segment_R], segment_R, f_R), breaker)
         counted_P = np.ones(len(row_P), np.bool_) if uncounted_BF is None else ~uncounted_BF[row_P, f_P]
         number_P = np.cumsum(counted_P)
         before_R = number_P[begin_R] - counted_P[begin_R]
         count_P = np.minimum(number_P + np.repeat(past_R - before_R, length_R), MAX_RUN)
-        return cls(rows, breaker, row_P, f_P, count_P, counted_P, begin_R, length_R, resumed_R)
+        return cls(visits, breaker, row_P, f_P, count_P, counted_P, begin_R, length_R, resumed_R)
 
     def filled(self, value_BF: NDArray[Any], initial_EF: NDArray[Any]) -> NDArray[Any]:
         """Readings of a run take the value of the one before it, or of before the batch."""
         if not len(self.row_P):
             return value_BF
         row_R, f_R = self.row_P[self.begin_R], self.f_P[self.begin_R]
-        value_R = np.where(self.resumed_R, initial_EF[self.rows.segment_B()[row_R], f_R], value_BF[row_R - 1, f_R])
+        value_R = np.where(self.resumed_R, initial_EF[self.visits.segment_B()[row_R], f_R], value_BF[row_R - 1, f_R])
         filled_BF = value_BF.copy()
         filled_BF[self.row_P, self.f_P] = np.repeat(value_R, self.length_R)
         return filled_BF
@@ -215,15 +216,15 @@ class _Runs:
     def reached(self, after_F: I32) -> list[tuple[int, int]]:
         """(Index in the batch, feature) where a run gets that long, which each does once."""
         which_P = (self.count_P == after_F[self.f_P]) & self.counted_P
-        rows = self.rows.order_B[self.row_P[which_P]].tolist()
+        rows = self.visits.order_B[self.row_P[which_P]].tolist()
         return list(zip(rows, self.f_P[which_P].tolist(), strict=True))
 
     def keep(self, states: States, name: str, episode: int, after_F: I32) -> None:
         """Writes the runs at the entities' last rows, and which of them are episodes."""
-        states[name][self.rows.code_E] = self.breaker
-        segment_P = self.rows.segment_B()[self.row_P]
-        last_P = np.flatnonzero(self.row_P == self.rows.last_E[segment_P])
-        code_L, f_L, count_L = self.rows.code_E[segment_P[last_P]], self.f_P[last_P], self.count_P[last_P]
+        states[name][self.visits.code_E] = self.breaker
+        segment_P = self.visits.segment_B()[self.row_P]
+        last_P = np.flatnonzero(self.row_P == self.visits.last_E[segment_P])
+        code_L, f_L, count_L = self.visits.code_E[segment_P[last_P]], self.f_P[last_P], self.count_P[last_P]
         states[name][code_L, f_L] = count_L
         long_L = count_L >= after_F[f_L]
         states["quality_open"][code_L[long_L], f_L[long_L]] |= np.int8(episode)

@@ -16,9 +16,10 @@ from __future__ import annotations
 import numpy as np
 
 from worker import compiled, places
-from worker.faults.faults import Finding, Rows
+from worker.faults.faults import Finding
 from worker.records import I64, Batch
 from worker.state.state import Column, States
+from worker.state.visits import Visits
 
 BEFORE_ALL_MS = -(2**62)                # no timestamp is so old; differences to it still fit an int64
 
@@ -59,22 +60,22 @@ class Silence:
                 kept = ("quality_timestamp_ms", "quality_newest_ms", "quality_stream_ms")
                 self._stream_PK[partition] = [states[name][newest] for name in kept]
 
-    def update(self, states: States, batch: Batch, rows: Rows) -> list[Finding]:
+    def update(self, states: States, batch: Batch, visits: Visits) -> list[Finding]:
         """Takes readings in; returns the silences that they end and that nobody had asked about.
 
         What is silent is thereby a matter of the stream alone, however often `silent` is called and however the
         stream is cut into batches.
         """
         before_B, time_B, newest_B = self._pass(batch)
-        code_E, order_B = rows.code_E, rows.order_B
-        spoke_B = rows.before(time_B[order_B], states["quality_stream_ms"][code_E])
+        code_E, order_B = visits.code_E, visits.order_B
+        spoke_B = visits.before(time_B[order_B], states["quality_stream_ms"][code_E])
         gap_B = before_B[order_B] - spoke_B
         found = []
         if self._after_ms is not None and (gap_B > self._after_ms).any():
             told_E = states["quality_silent"][code_E].astype(np.bool_) | (states["quality_offset"][code_E] < 0)
-            gap_B[rows.first_E[told_E]] = 0
-            offset_B = rows.before(batch.place_B[order_B], states["quality_offset"][code_E])
-            stamp_B = rows.before(batch.timestamp_ms_B[order_B], states["quality_timestamp_ms"][code_E])
+            gap_B[visits.start_E[told_E]] = 0
+            offset_B = visits.before(batch.place_B[order_B], states["quality_offset"][code_E])
+            stamp_B = visits.before(batch.timestamp_ms_B[order_B], states["quality_timestamp_ms"][code_E])
             for place in np.flatnonzero(gap_B > self._after_ms).tolist():
                 i = int(order_B[place])
                 found.append(
@@ -87,7 +88,7 @@ class Silence:
                         silence_ms=int(gap_B[place]),
                     )
                 )
-        last_E = order_B[rows.last_E]
+        last_E = order_B[visits.last_E]
         states["quality_offset"][code_E] = batch.place_B[last_E]
         states["quality_timestamp_ms"][code_E] = batch.timestamp_ms_B[last_E]
         states["quality_newest_ms"][code_E] = newest_B[last_E]

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from worker.records import I32, I64
+from worker.records import I32, I64, Bools
 
 
 def by_entity(entity_B: I32) -> I64:
@@ -31,6 +33,8 @@ def runs(code_B: I32) -> I64:
 
 @dataclass(frozen=True, slots=True)
 class Visits:
+    """Segments of order_B, one for each entity."""
+
     order_B: I64                # rows, by entity and then by arrival
     code_E: I32                 # entities, those with the most rows first
     start_E: I64                # where an entity's rows begin in order_B
@@ -50,6 +54,32 @@ class Visits:
     def places(self) -> tuple[I64, I64, I64]:
         """As the compiled core takes them."""
         return self.order_B, self.start_E, self.count_E
+
+    @property
+    def last_E(self) -> I64:
+        """Where an entity's rows end in order_B."""
+        return self.start_E + self.count_E - 1
+
+    def begins_B(self) -> Bools:
+        """Of each place in order_B: whether a segment begins there."""
+        begins_B = np.zeros(len(self.order_B), np.bool_)
+        begins_B[self.start_E] = True
+        return begins_B
+
+    def segment_B(self) -> I64:
+        """Of each place in order_B: whose it is, as an index among the E."""
+        in_order_E = np.argsort(self.start_E)
+        return np.repeat(in_order_E, self.count_E[in_order_E])
+
+    def before(self, after_B: NDArray[Any], initial_E: NDArray[Any]) -> NDArray[Any]:
+        """What holds before each place in order_B, from what holds after each and before each entity's first.
+
+        Either may have further dimensions, the same ones.
+        """
+        shifted_B = np.empty_like(after_B)
+        shifted_B[1:] = after_B[:-1]
+        shifted_B[self.start_E] = initial_E
+        return shifted_B
 
     def rounds(self) -> Iterator[I64]:
         """Rows of each round; those of round k are of the first len(rows) entities of code_E, in that order."""

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tests.worker.twins import by, needs_core
 from worker import compiled
-from worker.faults.faults import Rows
 from worker.faults.silence import Silence, fields
 from worker.records import Batch, Origin
 from worker.state.state import States
+from worker.state.visits import Visits
 
 
 def batch(entities: list[int], offsets: list[int], rows: list[int], stamps: list[int]) -> Batch:
@@ -30,9 +30,9 @@ def batch(entities: list[int], offsets: list[int], rows: list[int], stamps: list
 def test_each_silence_names_its_row() -> None:
     states, silence = States(fields()), Silence(1.0)
     first = batch([0, 1, 2], [5, 5, 5], [0, 1, 2], [1_000] * 3)
-    silence.update(states, first, Rows.of(first))
+    silence.update(states, first, Visits.of(first.entity_B))
     more = batch([2] * 4, [6, 6, 7, 7], [0, 1, 0, 1], [1_400, 1_800, 2_200, 2_600])
-    silence.update(states, more, Rows.of(more))
+    silence.update(states, more, Visits.of(more.entity_B))
     findings = silence.silent(states, 0, np.array([0, 1, 2]))
     origins = [Origin.at("t", 0, finding.offset) for finding in findings]
     assert origins == [Origin("t", 0, 5, 0), Origin("t", 0, 5, 1)]
@@ -45,7 +45,7 @@ def test_it_goes_on_at_the_newest_row_whatever_its_number() -> None:
     found = batch([0, 1, 2], [5, 6, 7], [9, 3, -1], [1_000, 2_000, 3_000])
     for i in range(3):
         one = found.take(slice(i, i + 1))
-        silence.update(states, one, Rows.of(one))
+        silence.update(states, one, Visits.of(one.entity_B))
     again = Silence(10.0)
     again.resume(states, 0, np.array([0, 1, 2]))
     assert again._stream_PK[0, 0] == 3_000
