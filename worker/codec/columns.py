@@ -78,7 +78,7 @@ class ColumnDecoder:
         left.sort(key=itemgetter(0))
         rest = self._one_by_one([record for _, record in left], "compiled")
         unread = set(found.unread)
-        unread_bytes = sum(len(record.value or b"") for number, record in left if number in unread)
+        unread_bytes = _bytes([record for number, record in left if number in unread])
         batch, value_bytes = rest.batch, found.value_bytes + unread_bytes
         if len(plain):
             batch = Batch.joined([plain, rest.batch])
@@ -119,6 +119,7 @@ class ColumnDecoder:
 
 
 def _bytes(records: Sequence[Record]) -> int:
+    """Of their values."""
     return sum(len(record.value or b"") for record in records)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from worker.codec.rules import FLOAT32_MAX, SECONDS_BELOW, Refused, entity_of, timestamp_of
 from worker.entities import Entities
 from worker.kafka.batches import RecordBatch
-from worker.kafka.framing import Framed, framed
+from worker.kafka.framing import Framed, NotPlain, framed
 from worker.records import F32, I32, I64, LATEST_MS, Batch, PlainRecord
 
 if TYPE_CHECKING:
@@ -30,12 +30,6 @@ Bytes = npt.NDArray[np.uint8]
 _NEWLINE, _OPENING, _CLOSING = b"\n{}"
 _TIMESTAMP = attrgetter("timestamp")
 LEAST = 8                               # records; of fewer, columns cost more than they save
-
-
-class NotPlain(Exception):
-    """To be read one by one."""
-
-
 _NOT_PLAIN = (NotPlain, Refused, msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError)
 
 
