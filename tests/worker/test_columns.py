@@ -18,12 +18,11 @@ from tests.worker.record_batches import Content, Kind, batch_of, fetched, signed
 from tests.worker.test_readings import documents
 from tests.worker.twins import by, needs_core
 from worker import compiled
-from worker.codec import lines
+from worker.codec import columns, lines
 from worker.codec.columns import ColumnDecoder, Decoded
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
 from worker.errors import StreamError
-from worker.kafka import framing
 from worker.kafka.batches import RecordBatch
 from worker.kafka.rawfetch import WholeBatches
 
@@ -42,7 +41,7 @@ def opened(raw: bytes, **asked: Any) -> list[RecordBatch]:
 def spelled(decoded: Decoded, entities: Entities) -> list[tuple[object, ...]]:
     """Everything that came of it, by offset, with floats as their bits."""
     batch = decoded.batch
-    columns = zip(
+    readings = zip(
         batch.offset_B.tolist(), batch.partition_B.tolist(), batch.timestamp_ms_B.tolist(),
         [entities.names[code] for code in batch.entity_B], batch.x_BF.view(np.uint32).tolist(), strict=True,
     )
@@ -52,7 +51,7 @@ def spelled(decoded: Decoded, entities: Entities) -> list[tuple[object, ...]]:
         for why in decoded.refused
         for r in (why.record,)
     ]
-    return sorted([*columns, *refused], key=lambda row: str(row[0]))
+    return sorted([*readings, *refused], key=lambda row: str(row[0]))
 
 
 def the_same_in_every_way(raw: bytes, schema: ReadingSchema, **asked: Any) -> list[tuple[object, ...]]:
@@ -60,11 +59,12 @@ def the_same_in_every_way(raw: bytes, schema: ReadingSchema, **asked: Any) -> li
     entities = Entities()
     batch, refused = ReadingDecoder(schema, entities).decode(list(stock(raw, **asked).take(None)))
     expected = spelled(Decoded(batch, refused, 0, "records"), entities)
-    for way, least in (("python", 8), ("python", 1), ("compiled", 8))[: 3 if compiled.built() else 2]:
+    ways = [("python", 1, 1024), ("python", 1, 1), ("python", 10_000, 1)]      # as lines; a batch's; one by one
+    for way, least, at_once in [*ways, ("compiled", 1, 1)] if compiled.built() else ways:
         decoder = decoder_of(way, schema, entities := Entities())
         batches = opened(raw, **asked)
-        with mock.patch.object(lines, "LEAST", least), mock.patch.object(framing, "LEAST", least):
-            assert spelled(decoder.decode(batches), entities) == expected, (way, least)
+        with mock.patch.object(lines, "LEAST", least), mock.patch.object(columns, "AT_ONCE", at_once):
+            assert spelled(decoder.decode(batches), entities) == expected, (way, least, at_once)
     return expected
 
 

@@ -24,7 +24,7 @@ def plain(values: list[bytes | None]) -> bool:
     typed = typed_of(schema)
     assert typed is not None
     (batch,) = opened(many(values))
-    return LineDecoder(schema, typed, Entities()).decode(batch) is not None
+    return LineDecoder(schema, typed, Entities()).decode([batch]) is not None
 
 
 def test_plain_readings_go_at_once() -> None:
@@ -113,7 +113,9 @@ def test_whoever_sends_numbers_chooses_no_hash(monkeypatch: pytest.MonkeyPatch) 
             many([*values, b'{"flow":1,"timestamp":1.5,"machine":2}']), ReadingSchema(FEATURES, entity_field="machine")
         )
         assert len(found) == 10
-    assert {type(one) for one in hashed} == {str, type}
+    named = [one for one in hashed if isinstance(one, tuple)]
+    assert {type(one) for one in hashed} == {tuple, type}
+    assert {type(name) for _, name in named} == {str}
 
 
 @pytest.mark.parametrize("odd", ["null", "1e3", "-0", "01", "12345678.5", " -0.25", "0.25 ", '"x"', "[]", '1,"b":2'])

@@ -7,20 +7,21 @@ one place, worker/codec/readings.py, whoever runs; tests hold the two equal.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from worker import compiled, threads
-from worker.codec.lines import LineDecoder
+from worker.codec.lines import LineDecoder, Plain
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
-from worker.kafka.batches import RecordBatch, walk
+from worker.kafka.batches import RecordBatch, size, walk
 from worker.records import I32, Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
+AT_ONCE = 1024                          # records that Python reads as one text: what is left of one stays in the cache
 CORE_FIELDS = 7                         # of a RecordBatch: what the core wants to know
 
 
@@ -98,24 +99,49 @@ class ColumnDecoder:
             refused.extend(bad)
             left.clear()
 
-        for batch in batches:
-            plain = None if self._lines is None else self._lines.decode(batch)
-            if plain is None:
-                records = walk(batch)
+        for some in self._as_plain(batches):
+            if isinstance(some, RecordBatch):
+                records = walk(some)
                 left += records
                 value_bytes += _bytes(records)
                 continue
             if left:
                 read_left()
-            readings.append(plain.batch)
-            value_bytes += plain.value_bytes
+            readings.append(some.batch)
+            value_bytes += some.value_bytes
         if left or not readings:
             read_left()
         return Decoded(Batch.joined(readings), refused, value_bytes, "python")
 
+    def _as_plain(self, batches: Sequence[RecordBatch]) -> Iterator[Plain | RecordBatch]:
+        """Some at a time; one at a time where one of some is not plain; and as they are, those that are not."""
+        if self._lines is None:
+            yield from batches
+            return
+        for some in _grouped(batches):
+            plain = self._lines.decode(some)
+            if plain is not None:
+                yield plain
+                continue
+            for batch in some:
+                alone = self._lines.decode([batch]) if len(some) > 1 else None
+                yield batch if alone is None else alone
+
     def _one_by_one(self, records: Sequence[Record], path: Path) -> Decoded:
         batch, refused = self._readings.decode(records)
         return Decoded(batch, refused, _bytes(records), path)
+
+
+def _grouped(batches: Sequence[RecordBatch]) -> Iterator[list[RecordBatch]]:
+    """Runs of them with AT_ONCE records or a few more."""
+    some: list[RecordBatch] = []
+    for batch in batches:
+        some.append(batch)
+        if size(some) >= AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _bytes(records: Sequence[Record]) -> int:

@@ -1,4 +1,4 @@
-"""The plain readings of a record batch, decoded as one text of a line each: cheaper than one by one.
+"""The plain readings of some record batches, decoded as one text of a line each: cheaper than one by one.
 
 Whatever is not plain, be it one record of the batch, is None here and left to worker/codec/readings.py, which says what
 a reading is and what is wrong with those that are none. It is what a worker without the compiled core goes by.
@@ -6,30 +6,29 @@ a reading is and what is wrong with those that are none. It is what a worker wit
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from itertools import chain
+from itertools import starmap
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from worker.codec.rules import FLOAT32_MAX, SECONDS_BELOW, Refused, entity_of, timestamp_of
 from worker.entities import Entities
-from worker.kafka.batches import RecordBatch
-from worker.kafka.framing import Framed, NotPlain, framed
+from worker.kafka.batches import RecordBatch, size
+from worker.kafka.framing import Bytes, Framed, NotPlain, framed
 from worker.records import F32, I32, I64, LATEST_MS, Batch, PlainRecord
 
 if TYPE_CHECKING:
     from worker.codec.readings import ReadingSchema
     from worker.codec.typed import Typed
 
-Bytes = npt.NDArray[np.uint8]
-
-_NEWLINE, _OPENING, _CLOSING = b"\n{}"
+_NEWLINE, _OPENING, _CLOSING, _BLANK = b"\n{} "
 _TIMESTAMP = attrgetter("timestamp")
-LEAST = 8                               # records; of fewer, columns cost more than they save
+_NAMELESS = PlainRecord("", 0, 0, 0, None, None)        # what rules ask a record for is put in
+LEAST = 96                              # records; of fewer, columns cost more than they save
 _NOT_PLAIN = (NotPlain, Refused, msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError)
 
 
@@ -39,91 +38,70 @@ class Plain(NamedTuple):
 
 
 class LineDecoder:
-    """Legend: B readings of the batch, F features."""
+    """Legend: B readings, F features, N bytes."""
 
     def __init__(self, schema: ReadingSchema, typed: Typed, entities: Entities) -> None:
         self._schema, self._typed, self._entities = schema, typed, entities
+        self._doubles = struct.Struct(f"{len(schema.features)}d").pack
         self._bytes = min(schema.max_record_bytes, schema.max_fields)   # a text has no more fields than bytes
 
-    def decode(self, batch: RecordBatch) -> Plain | None:
-        """None where one of its records is not plain. Raises StreamError for a batch that is not as the format says."""
-        records = framed(batch)
-        if records is None or len(records.values) < LEAST:
+    def decode(self, batches: Sequence[RecordBatch]) -> Plain | None:
+        """None where one of their records is not plain, or there are too few of them."""
+        if size(batches) < LEAST:
             return None
         try:
-            readings = self._read(records.values)
+            records = framed(batches)
+            readings = self._read(records)
             x_BF = self._columns(readings)
-            timestamp_ms_B = self._times(batch, records, list(map(_TIMESTAMP, readings)))
-            entity_B = self._codes(batch, records.keys, readings)
+            timestamp_ms_B = self._times(records, list(map(_TIMESTAMP, readings)))
+            entity_B = self._codes(records, readings)
         except _NOT_PLAIN:
             return None
         plain = Batch(
             x_BF=x_BF,
             entity_B=entity_B,
             timestamp_ms_B=timestamp_ms_B,
-            partition_B=np.full(len(readings), batch.partition, np.int32),
+            partition_B=records.partition_R,
             offset_B=records.offset_R,
         )
-        return Plain(plain, sum(len(value) for value in records.values if value))
+        return Plain(plain, int((records.value_end_R - records.value_R).sum()))
 
-    def _read(self, values: Sequence[bytes | None]) -> list[Any]:
+    def _read(self, records: Framed) -> list[Any]:
         """One reading of each value. A line that begins and ends as an object does, and goes on in no other, holds one
         or more: where an object is open at its end, what follows it is no JSON. As many objects as lines are one each.
         """
-        given = [value for value in values if value]
-        lines = len(given)
-        if lines < len(values) or not given[0].startswith(b"{"):
+        begin_B, end_B, bytes_N = records.value_R, records.value_end_R, records.bytes_N
+        longest = (end_B - begin_B).max()
+        if longest > self._bytes or (bytes_N[begin_B] != _OPENING).any() or (bytes_N[end_B - 1] != _CLOSING).any():
+            raise NotPlain                                      # an empty one begins with what comes after it: no brace
+        text_N = _lines(bytes_N, begin_B, end_B)
+        if np.count_nonzero(text_N == _NEWLINE) != len(begin_B) - 1 or self._deep(text_N, end_B - begin_B[0]):
             raise NotPlain
-        if max(map(len, given)) > self._bytes:
-            raise NotPlain
-        text = b"\n".join(given)
-        bytes_N = np.frombuffer(text, np.uint8)
-        newline_N = bytes_N == _NEWLINE
-        if np.count_nonzero(newline_N) != lines - 1 or not text.endswith(b"}"):
-            raise NotPlain
-        at_B = np.flatnonzero(newline_N)
-        if (bytes_N[at_B - 1] != _CLOSING).any() or (bytes_N[at_B + 1] != _OPENING).any():
-            raise NotPlain
-        if self._deep(bytes_N, given):
-            raise NotPlain
-        readings: list[Any] = self._typed.decoder.decode_lines(text)
-        if len(readings) != lines:
+        readings: list[Any] = self._typed.decoder.decode_lines(text_N.data)
+        if len(readings) != len(begin_B):
             raise NotPlain
         return readings
 
-    def _deep(self, bytes_N: Bytes, values: Sequence[bytes]) -> bool:
-        """Whether one may be nested too deeply. Each has an opening bracket at least.
-
-        bytes_N: of all, with one between two.
-        """
-        opening_N = bytes_N | 0x20 == _OPENING                  # a bracket differs from a brace by that alone
-        most, opening = self._schema.max_depth, np.count_nonzero(opening_N)
-        if not len(values) + most <= opening <= len(values) * most:
-            return bool(opening > len(values) * most)
-        end_B = np.cumsum([len(value) + 1 for value in values])
-        until_B = np.searchsorted(np.flatnonzero(opening_N), end_B)
-        return bool(np.diff(until_B, prepend=0).max() > most)
+    def _deep(self, text_N: Bytes, end_B: I64) -> bool:
+        """Whether one may be nested too deeply."""
+        at = np.flatnonzero(text_N | 0x20 == _OPENING)          # a bracket differs from a brace by that alone
+        return bool(np.diff(np.searchsorted(at, end_B), prepend=0).max() > self._schema.max_depth)
 
     def _columns(self, readings: Sequence[Any]) -> F32:
         features = len(self._schema.features)
         listed = [reading.values for reading in readings if reading.values is not None]
-        if not listed:
-            named = map(self._typed.features, readings)
-            rows = list(named) if features > 1 else [(value,) for value in named]
-        elif len(listed) == len(readings) and set(map(len, listed)) == {features}:
-            rows = listed
-        else:
+        if listed and (len(listed) < len(readings) or set(map(len, listed)) != {features}):
             raise NotPlain
+        rows: Sequence[Sequence[float | None]] = listed or self._typed.named(readings)
         try:
-            wide_BF = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * features)
-        except TypeError:                                       # some are missing
+            wide_BF = np.frombuffer(b"".join(starmap(self._doubles, rows)), np.float64).reshape(len(rows), features)
+        except struct.error:                                    # some are missing
             wide_BF = np.array(rows, np.float64)
-        wide_BF = wide_BF.reshape(len(rows), features)
         if (np.abs(wide_BF) > FLOAT32_MAX).any() or (not listed and np.isnan(wide_BF).all(1).any()):
             raise NotPlain
         return wide_BF.astype(np.float32)
 
-    def _times(self, batch: RecordBatch, records: Framed, fields: list[Any]) -> I64:
+    def _times(self, records: Framed, fields: list[Any]) -> I64:
         name = self._schema.timestamp_field
         kinds = set(map(type, fields))                          # no set of values: who sends them chooses their hash
         if name is None or kinds == {type(None)}:
@@ -135,23 +113,33 @@ class LineDecoder:
             time_B = np.where(given_B < SECONDS_BELOW, given_B * 1000, given_B)
         else:
             both = zip(records.timestamp_ms_R.tolist(), fields, strict=True)
-            blank = PlainRecord(batch.topic, batch.partition, 0, 0, None, None)
-            time_B = np.array([timestamp_of(blank._replace(timestamp=ms), name, field) for ms, field in both], np.int64)
+            stamps = [timestamp_of(_NAMELESS._replace(timestamp=ms), name, field) for ms, field in both]
+            time_B = np.array(stamps, np.int64)
         if ((time_B < 0) | (time_B > LATEST_MS)).any():
             raise NotPlain
         return time_B
 
-    def _codes(self, batch: RecordBatch, keys: Sequence[bytes | None], readings: Sequence[Any]) -> I32:
+    def _codes(self, records: Framed, readings: Sequence[Any]) -> I32:
         name = self._schema.entity_field
-        whose: Sequence[bytes | str | None] = keys
+        whose: Sequence[bytes | str | None] = records.keys
         if name is not None:
             fields = [reading.entity for reading in readings]
             if not set(map(type, fields)) <= {str, int}:
                 raise NotPlain
             whose = list(map(str, fields))                      # text hashes as nobody can foresee; numbers do not
-        named: dict[bytes | str | None, str] = {}
-        for one in dict.fromkeys(whose):
-            key = one if isinstance(one, bytes) else None
-            named[one] = entity_of(PlainRecord(batch.topic, batch.partition, 0, 0, key, None), name, one)
-        code_of = {one: self._entities.code(batch.partition, entity) for one, entity in named.items()}
-        return np.fromiter(map(code_of.__getitem__, whose), np.int32, len(whose))
+        places = list(zip(records.partition_R.tolist(), whose, strict=True))
+        named: dict[tuple[int, bytes | str | None], str] = {}
+        for place in dict.fromkeys(places):
+            key = place[1] if isinstance(place[1], bytes) else None
+            named[place] = entity_of(_NAMELESS._replace(key=key), name, place[1])
+        code_of = {place: self._entities.code(place[0], entity) for place, entity in named.items()}
+        return np.fromiter(map(code_of.__getitem__, places), np.int32, len(places))
+
+
+def _lines(bytes_N: Bytes, begin_B: I64, end_B: I64) -> Bytes:
+    """What lies between these, a line each; blank is what lay between them. Nothing is copied twice."""
+    text_N = bytes_N.copy()
+    until_B, width_B = begin_B[1:], begin_B[1:] - end_B[:-1]    # 1 at least: each value's length is said before it
+    text_N[np.arange(width_B.sum()) + np.repeat(until_B - np.cumsum(width_B), width_B)] = _BLANK
+    text_N[until_B - 1] = _NEWLINE
+    return text_N[begin_B[0] : end_B[-1]]

@@ -58,7 +58,6 @@ class ReadingDecoder:
         self._entities = entities
         self.typed = typed_of(schema)
         self._generic = msgspec.json.Decoder()
-        self._single = len(schema.features) == 1
         self._missing = (None,) * len(schema.features)
         self._arrow: ArrowDecoder | None = None         # made for the first stream: few topics have any
 
@@ -142,9 +141,7 @@ class ReadingDecoder:
             if len(row) != len(self._missing):
                 raise self._wrong_length(len(row))
         else:
-            row = self.typed.features(reading)
-            if self._single:
-                row = (row,)
+            (row,) = self.typed.named([reading])
             if row == self._missing:
                 return self._read_patiently(record, value)
         return row, *self._whose_and_when(record, reading.entity, reading.timestamp)

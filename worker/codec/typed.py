@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import attrgetter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import msgspec.structs
 
 if TYPE_CHECKING:
     from worker.codec.readings import ReadingSchema
@@ -14,16 +14,20 @@ if TYPE_CHECKING:
 
 class Typed(NamedTuple):
     decoder: msgspec.json.Decoder[Any]      # of readings with `values`, `entity`, `timestamp`: None where absent
-    features: Callable[[Any], Any]          # of a reading, those that it names: a tuple, of one feature the value alone
+    features: int                           # how many
+
+    def named(self, readings: Iterable[Any]) -> list[tuple[float | None, ...]]:
+        """Of each, the features that it gives by name."""
+        features, astuple = self.features, msgspec.structs.astuple
+        return [astuple(reading)[:features] for reading in readings]
 
 
 def typed_of(schema: ReadingSchema) -> Typed | None:
     """None where msgspec cannot have such a type: every reading is read patiently then."""
     try:
-        decoder = msgspec.json.Decoder(_struct(schema))
+        return Typed(msgspec.json.Decoder(_struct(schema)), len(schema.features))
     except ValueError:
         return None
-    return Typed(decoder, attrgetter(*(f"f_{i}" for i in range(len(schema.features)))))
 
 
 def _struct(schema: ReadingSchema) -> type[msgspec.Struct]:

@@ -1,22 +1,24 @@
-"""The records of a batch as columns, without a loop over what is in each where a batch is large and plain.
+"""The records of some batches as columns, without a loop over what is in each; plain ones only.
 
 A record's length says where the next one begins, so these are gone through one by one. All else of a record, as the
 format has it (worker/kafka/batches.py), is then read for all of them at once.
 
-Legend: R records of the batch.
+Legend: R records of all batches, N bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from worker.kafka.batches import MOST_RECORDS, RecordBatch, parts
-from worker.records import I64, LATEST_MS
+from worker.kafka.batches import MOST_RECORDS, RecordBatch
+from worker.records import I32, I64, LATEST_MS
 
-LEAST = 128                             # records; of fewer, columns cost more than they save
+Bytes = npt.NDArray[np.uint8]
+
 _LONGEST = 5                            # bytes of a number: 35 bits
 _OFFSETS = 2**62                        # below it, sums of an offset and such a number are no larger than an int64
 
@@ -24,74 +26,97 @@ _OFFSETS = 2**62                        # below it, sums of an offset and such a
 class Framed(NamedTuple):
     """The records that were asked for, in their order; their headers are not told."""
 
+    partition_R: I32
     offset_R: I64
     timestamp_ms_R: I64
     keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
+    bytes_N: Bytes                      # records whole, the values among them
+    value_R: I64                        # where each value begins, after its length
+    value_end_R: I64
 
 
 class NotPlain(Exception):
     """To be read one by one, which says what is wrong with it, if anything is."""
 
 
-def framed(batch: RecordBatch) -> Framed | None:
-    """None where there is more to say of a record. Raises StreamError for a batch that is not as the format says."""
+def framed(batches: Sequence[RecordBatch]) -> Framed:
+    """Raises NotPlain where there is more to say of a record, or a batch is not as the format says."""
     try:
-        if batch.records >= LEAST:
-            return _at_once(batch)
-        found = parts(batch)
-        offsets, stamps, keys, values, _ = zip(*found, strict=True) if found else ((),) * 5
-        return Framed(np.array(offsets, np.int64), np.array(stamps, np.int64), keys, values)
-    except (NotPlain, IndexError, OverflowError):
-        return None
+        return _framed(batches)
+    except (IndexError, OverflowError):
+        raise NotPlain from None
 
 
-def _at_once(batch: RecordBatch) -> Framed:
-    """Raises NotPlain or IndexError where it is not as most are."""
-    data, append_ms = batch.data, batch.append_timestamp
-    first_ms = batch.first_timestamp if append_ms is None else append_ms
-    if not (0 <= first_ms <= LATEST_MS and 0 <= batch.base_offset < _OFFSETS):
+def _framed(batches: Sequence[RecordBatch]) -> Framed:
+    stamped = [batch.append_timestamp is not None for batch in batches]     # by the broker, all records alike
+    firsts = [batch.first_timestamp if batch.append_timestamp is None else batch.append_timestamp for batch in batches]
+    if not all(0 <= ms <= LATEST_MS for ms in firsts) or not all(0 <= one.base_offset < _OFFSETS for one in batches):
         raise NotPlain
-    start_R, end_R = _bounds(data, batch.records)
-    bytes_N: Any = np.frombuffer(data, np.uint8)
-    if (bytes_N[start_R] > 0x7F).any():                     # attributes: none are used
+    start_R = _starts(batches)
+    records = [batch.records for batch in batches]
+
+    def of_each(what: Sequence[int]) -> I64:
+        return np.repeat(np.array(what, np.int64), records)
+
+    data = b"".join(batch.data for batch in batches)
+    bytes_N = np.frombuffer(data, np.uint8)
+    length_R, at_R = _numbers(bytes_N, start_R)
+    end_R = at_R + length_R
+    if (end_R != np.append(start_R[1:], len(data))).any():
         raise NotPlain
-    delta_ms_R, at_R = _numbers(bytes_N, start_R + 1)
+    if (bytes_N[at_R] > 0x7F).any():                        # attributes: none are used
+        raise NotPlain
+    delta_ms_R, at_R = _numbers(bytes_N, at_R + 1)
     delta_R, at_R = _numbers(bytes_N, at_R)
-    keys, at_R = _slices(data, bytes_N, at_R, end_R)
-    values, at_R = _slices(data, bytes_N, at_R, end_R)
-    headers_R, at_R = _numbers(bytes_N, at_R)
-    offset_R = batch.base_offset + delta_R
+    key_length_R, key_R = _numbers(bytes_N, at_R)
+    key_end_R = key_R + np.maximum(key_length_R, 0)
+    value_length_R, value_R = _numbers(bytes_N, key_end_R)
+    value_end_R = value_R + np.maximum(value_length_R, 0)
+    headers_R, at_R = _numbers(bytes_N, value_end_R)
     if headers_R.any() or (at_R != end_R).any() or (delta_R < 0).any() or (delta_R > MOST_RECORDS).any():
+        raise NotPlain                                      # lengths that add up lie within their record, too
+    if (value_length_R < 0).any():                          # no value
         raise NotPlain
-    if (offset_R < batch.from_offset).any():
+    offset_R = of_each([batch.base_offset for batch in batches]) + delta_R
+    if (offset_R < of_each([batch.from_offset for batch in batches])).any():
         raise NotPlain
-    stamp_R = first_ms + delta_ms_R if append_ms is None else np.full_like(delta_R, append_ms)
-    return Framed(offset_R, stamp_R, keys, values)
+    if any(stamped):
+        delta_ms_R[of_each(stamped).astype(np.bool_)] = 0
+    keys: list[bytes | None] = [data[at:end] for at, end in zip(key_R.tolist(), key_end_R.tolist(), strict=True)]
+    for i in np.flatnonzero(key_length_R < 0).tolist():
+        keys[i] = None
+    return Framed(
+        partition_R=of_each([batch.partition for batch in batches]).astype(np.int32),
+        offset_R=offset_R,
+        timestamp_ms_R=of_each(firsts) + delta_ms_R,
+        keys=keys,
+        bytes_N=bytes_N,
+        value_R=value_R,
+        value_end_R=value_end_R,
+    )
 
 
-def _bounds(data: bytes, records: int) -> tuple[I64, I64]:
-    """Where each record begins, after its length, and where it ends. Raises IndexError where they are fewer."""
-    starts, lengths, at = [], [], 0
-    for _ in range(records):
-        bits = data[at]
-        at += 1
-        if bits > 0x7F:
-            more = data[at]
-            at += 1
-            if more > 0x7F:                                 # 8 KiB or more
-                raise NotPlain
-            bits = bits & 0x7F | more << 7
-        starts.append(at)
-        lengths.append(bits)
-        at += bits >> 1
-    bits_R, start_R = np.array(lengths, np.int64), np.array(starts, np.int64)
-    if at != len(data) or (bits_R & 1).any():               # odd ones are negative
-        raise NotPlain
-    return start_R, start_R + (bits_R >> 1)
+def _starts(batches: Sequence[RecordBatch]) -> I64:
+    """Where in all of their data each record begins, with its length; as if each had one of one or two bytes.
+
+    Raises IndexError past the end.
+    """
+    starts: list[int] = []
+    before = 0
+    for batch in batches:
+        data, at, first = batch.data, 0, len(starts)
+        size = len(data)
+        while at < size:
+            starts.append(before + at)
+            bits = data[at]
+            at += (bits >> 1) + 1 if bits < 0x80 else ((bits & 0x7F | data[at + 1] << 7) >> 1) + 2
+        if len(starts) - first != batch.records:
+            raise NotPlain
+        before += size
+    return np.array(starts, np.int64)
 
 
-def _numbers(bytes_N: Any, at_R: I64) -> tuple[I64, I64]:
+def _numbers(bytes_N: Bytes, at_R: I64) -> tuple[I64, I64]:
     """The zigzag varint at each place, and the place after it. Raises IndexError past the end."""
     byte_R = bytes_N[at_R].astype(np.int64)
     bits_R, after_R = byte_R & 0x7F, at_R + 1
@@ -104,19 +129,3 @@ def _numbers(bytes_N: Any, at_R: I64) -> tuple[I64, I64]:
         after_R = after_R + goes_on_R
         shift += 7
     return (bits_R >> 1) ^ -(bits_R & 1), after_R
-
-
-def _slices(data: bytes, bytes_N: Any, at_R: I64, within_R: I64) -> tuple[list[bytes | None], I64]:
-    """The bytes at each place that begin with their length, and the place after them; None where there are none.
-
-    within_R: what they may go up to.
-    """
-    length_R, at_R = _numbers(bytes_N, at_R)
-    end_R = at_R + np.maximum(length_R, 0)
-    if (end_R > within_R).any():
-        raise NotPlain
-    places = zip(at_R.tolist(), end_R.tolist(), strict=True)
-    found: list[bytes | None] = [data[at:end] for at, end in places]
-    for i in np.flatnonzero(length_R < 0).tolist():
-        found[i] = None
-    return found, end_R
