@@ -77,7 +77,9 @@ class LineDecoder:
         text_N = _lines(bytes_N, begin_B, end_B)
         if np.count_nonzero(text_N == _NEWLINE) != len(begin_B) - 1 or self._deep(text_N, end_B - begin_B[0]):
             raise NotPlain
-        readings: list[Any] = self._typed.decoder.decode_lines(text_N.data)
+        first = self._typed.listing.decode(text_N[: end_B[0] - begin_B[0]].data)
+        decoder = self._typed.decoder if first.values is None else self._typed.listing
+        readings: list[Any] = decoder.decode_lines(text_N.data)
         if len(readings) != len(begin_B):
             raise NotPlain
         return readings
@@ -127,13 +129,18 @@ class LineDecoder:
             if not set(map(type, fields)) <= {str, int}:
                 raise NotPlain
             whose = list(map(str, fields))                      # text hashes as nobody can foresee; numbers do not
-        places = list(zip(records.partition_R.tolist(), whose, strict=True))
-        named: dict[tuple[int, bytes | str | None], str] = {}
-        for place in dict.fromkeys(places):
-            key = place[1] if isinstance(place[1], bytes) else None
-            named[place] = entity_of(_NAMELESS._replace(key=key), name, place[1])
-        code_of = {place: self._entities.code(place[0], entity) for place, entity in named.items()}
-        return np.fromiter(map(code_of.__getitem__, places), np.int32, len(places))
+        partition_B = records.partition_R
+        ends = [*(np.flatnonzero(np.diff(partition_B)) + 1).tolist(), len(whose)]
+        runs = zip([0, *ends], ends, strict=False)              # of a partition each
+        return np.concatenate([self._codes_within(int(partition_B[at]), whose[at:end]) for at, end in runs])
+
+    def _codes_within(self, partition: int, whose: Sequence[bytes | str | None]) -> I32:
+        code_of = {}
+        for one in dict.fromkeys(whose):
+            key = one if isinstance(one, bytes) else None
+            entity = entity_of(PlainRecord("", partition, 0, 0, key, None), self._schema.entity_field, one)
+            code_of[one] = self._entities.code(partition, entity)
+        return np.fromiter(map(code_of.__getitem__, whose), np.int32, len(whose))
 
 
 def _lines(bytes_N: Bytes, begin_B: I64, end_B: I64) -> Bytes:
