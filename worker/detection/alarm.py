@@ -8,7 +8,7 @@ An alarm begins above the threshold. It ends when the score has fallen to a shar
 threshold to 1, which is what normal readings score: a smoothed score falls slowly, and its tail is not part of the
 fault. After it, a new alarm needs a score that was below the threshold, or that rises again.
 
-Legend: B rows of a batch, E entities of it, R rows of one round (see worker/state/visits.py).
+Legend: B rows of a batch, E entities of it.
 """
 
 from __future__ import annotations
@@ -94,50 +94,45 @@ class Alarm:
             given = np.ascontiguousarray(raw_B), judged_B.view(np.uint8)
             self._compiled.update(visits.places, *given, score_B, factor_B, plain)
         else:
-            self._rounds(memory, visits, raw_B, judged_B, score_B, factor_B)
+            self._in_python(memory, visits, raw_B, judged_B, score_B, factor_B)
         for name, column in zip(_COLUMNS, memory, strict=True):
             states[name][code_E] = column
         return Alarms(score_B, factor_B)
 
-    def _rounds(
+    def _in_python(
         self, memory: _Memory, visits: Visits, raw_B: F64, judged_B: Bools, score_B: F64, factor_B: F64
     ) -> None:
-        """score_B and factor_B are filled; the memory moves on."""
-        for row_R in visits.rounds():
-            judged_R = judged_B[row_R]
-            known = memory.first(len(row_R))
-            changed, score_R = self._round(known, raw_B[row_R])
-            factor_B[row_R] = known.factor_E
-            score_B[row_R] = np.where(judged_R, score_R, 0.0)
-            for column, value in zip(known, changed, strict=True):
-                column[:] = np.where(judged_R, value, column)
-
-    def _round(self, known: _Memory, raw_R: F64) -> tuple[_Memory, F64]:
-        settings = self._settings
-        threshold_R = self._threshold * known.factor_E
-        over_R = raw_R > threshold_R
-
-        peak_R = np.maximum(known.peak_E, raw_R)
-        cleared_R = (raw_R <= settings.clear_share * peak_R) | (raw_R <= np.sqrt(np.maximum(threshold_R, 1.0)))
-        ends_R = known.on_E & cleared_R
-
-        trough_R = np.minimum(known.trough_E, raw_R)
-        spent_R = known.spent_E & over_R & (raw_R <= settings.again_factor * trough_R)
-        begins_R = ~known.on_E & ~spent_R & over_R
-
-        on_R = (known.on_E & ~ends_R) | begins_R
-        rows_R = np.where(on_R, known.rows_E + 1, 0)
-        moved_R = np.clip(known.factor_E * np.where(on_R, self._up, self._down), settings.least, settings.most)
-        changed = _Memory(
-            factor_E=np.where(rows_R > settings.freeze_after, known.factor_E, moved_R),
-            on_E=on_R,
-            spent_E=ends_R | (spent_R & ~known.on_E),
-            peak_E=np.where(begins_R, raw_R, peak_R),
-            trough_E=np.where(ends_R, raw_R, trough_R),
-            rows_E=rows_R,
-        )
-        score_R = raw_R / threshold_R
-        return changed, np.where(on_R, np.maximum(score_R, 1 + BARELY), np.minimum(score_R, 1.0))
+        """score_B and factor_B are filled; the memory moves on. An entity at a time, as the core does it: columns of
+        numpy would be as short as the batch has entities, and cost more for a dozen than this for each.
+        """
+        settings, up, down = self._settings, self._up, self._down
+        clear_share, again_factor, freeze_after = settings.clear_share, settings.again_factor, settings.freeze_after
+        raws, judged, order = raw_B.tolist(), judged_B.tolist(), visits.order_B.tolist()
+        scores, factors = [0.0] * len(raws), [1.0] * len(raws)
+        segments = zip(visits.start_E.tolist(), visits.count_E.tolist(), strict=True)
+        for entity, (start, count) in enumerate(segments):
+            factor, on, spent, peak, trough, rows = (column[entity].item() for column in memory)
+            for row in order[start : start + count]:
+                factors[row] = factor
+                if not judged[row]:
+                    continue
+                raw, threshold = raws[row], self._threshold * factor
+                peak, trough = max(peak, raw), min(trough, raw)
+                if on:
+                    ends = raw <= clear_share * peak or raw <= math.sqrt(max(threshold, 1.0))
+                    on, spent = not ends, ends
+                    trough = raw if ends else trough
+                else:
+                    spent = spent and threshold < raw <= again_factor * trough
+                    on = raw > threshold and not spent
+                    peak = raw if on else peak
+                rows = rows + 1 if on else 0
+                if rows <= freeze_after:
+                    factor = min(max(factor * (up if on else down), settings.least), settings.most)
+                scores[row] = max(raw / threshold, 1 + BARELY) if on else min(raw / threshold, 1.0)
+            for column, value in zip(memory, (factor, on, spent, peak, trough, rows), strict=True):
+                column[entity] = value
+        score_B[:], factor_B[:] = scores, factors
 
 
 class _Memory(NamedTuple):
@@ -149,6 +144,3 @@ class _Memory(NamedTuple):
     peak_E: F64
     trough_E: F64
     rows_E: F64
-
-    def first(self, rows: int) -> _Memory:
-        return _Memory._make(column[:rows] for column in self)

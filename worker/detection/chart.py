@@ -125,11 +125,10 @@ class Chart:
         return Charted(raw_B, feature_BF, mean_BF)
 
     def _in_python(self, memory: _Memory, visits: Visits, residual_BF: F64, judged_B: Bools) -> Charted:
-        feature_BF = np.zeros_like(residual_BF)
         present_BF = ~np.isnan(residual_BF) & judged_B[:, None]
         deviation_BF = np.clip(np.where(present_BF, residual_BF, 0.0), -MOST, MOST)
         mean_BF = np.zeros_like(residual_BF) if self._follows_mean else None
-        self._rounds(memory, visits, deviation_BF, present_BF, feature_BF, mean_BF)
+        feature_BF = self._rounds(memory, visits, deviation_BF, present_BF, mean_BF)
         count_B = np.maximum(present_BF.sum(1), 1)
         raw_B = np.sqrt(feature_BF.sum(1) / count_B)
         if self._settings.spikes:
@@ -142,23 +141,31 @@ class Chart:
         return Charted(raw_B, feature_BF, mean_BF)
 
     def _rounds(
-        self, memory: _Memory, visits: Visits, deviation_BF: F64, present_BF: Bools, feature_BF: F64,
-        mean_BF: F64 | None,
-    ) -> None:
-        """Residuals in deviation_BF become deviations; feature_BF and mean_BF are filled; the memory moves on."""
-        for row_R in visits.rounds():
-            present_RF = present_BF[row_R]
-            known = memory.first(len(row_R))
-            deviation_BF[row_R], part_RF = self._round(known, deviation_BF[row_R], present_RF)
-            feature_BF[row_R] = np.where(present_RF, part_RF, 0.0)
+        self, memory: _Memory, visits: Visits, deviation_BF: F64, present_BF: Bools, mean_BF: F64 | None
+    ) -> F64:
+        """feature_BF. Residuals in deviation_BF become deviations; mean_BF is filled; the memory moves on."""
+        row_B, ends = visits.rounds()
+        residual_BF, absent_BF = deviation_BF[row_B], ~present_BF[row_B]
+        lacking = bool(absent_BF.any())
+        found_BF = np.empty_like(residual_BF)
+        at = 0
+        for end in ends:
+            known = memory.first(end - at)
+            absent_RF = absent_BF[at:end] if lacking else None
+            residual_BF[at:end], found_BF[at:end] = self._round(known, residual_BF[at:end], absent_RF)
             if mean_BF is not None:
-                mean_BF[row_R] = known.mean_EF
+                mean_BF[row_B[at:end]] = known.mean_EF
+            at = end
+        deviation_BF[row_B] = residual_BF
+        found_BF[absent_BF] = 0.0
+        feature_BF = np.empty_like(found_BF)
+        feature_BF[row_B] = found_BF
+        return feature_BF
 
-    def _round(self, known: _Memory, residual_RF: F64, present_RF: Bools) -> tuple[F64, F64]:
+    def _round(self, known: _Memory, residual_RF: F64, absent_RF: Bools | None) -> tuple[F64, F64]:
         """Moves the memory on by one row of each entity; returns deviations, and each feature's part in the score."""
         settings = self._settings
         baseline_RF, mean_RF, fast_RF, slow_RF, out_RF = known
-        absent_RF = None if present_RF.all() else ~present_RF
         d_RF = residual_RF - baseline_RF
         size_RF = np.abs(d_RF if settings.gate_by == "deviation" else mean_RF / self._mean_scale_F)
         beyond_RF = size_RF > settings.gate

@@ -8,7 +8,6 @@ Legend: B rows of the batch, E entities in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,13 +80,11 @@ class Visits:
         shifted_B[self.start_E] = initial_E
         return shifted_B
 
-    def rounds(self) -> Iterator[I64]:
-        """Rows of each round; those of round k are of the first len(rows) entities of code_E, in that order."""
-        most = int(self.count_E[0]) if len(self.count_E) else 0
-        ascending_E = self.count_E[::-1]
-        for k in range(most):
-            alive = len(ascending_E) - int(np.searchsorted(ascending_E, k, side="right"))
-            yield self.order_B[self.start_E[:alive] + k]
+    def rounds(self) -> tuple[I64, list[int]]:
+        """Rows by round, and where each round ends; in round k are the first entities of code_E, in that order."""
+        rank_B = self.rank_B()
+        row_B = self.order_B[np.lexsort((self.segment_B(), rank_B))]
+        return row_B, np.cumsum(np.bincount(rank_B)).tolist()
 
     def rank_B(self) -> I64:
         """Of each place in order_B: how many rows of the same entity come before it in the batch."""

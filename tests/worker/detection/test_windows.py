@@ -74,7 +74,8 @@ def test_readings_without_a_time_have_no_gaps() -> None:
 @pytest.mark.parametrize("entity", [[], [5], [3, 1, 3, 3, 1, 2]])
 def test_rounds_hold_each_row_once_and_in_order(entity: list[int]) -> None:
     visits = Visits.of(np.array(entity, np.int32))
-    rounds = [row_R.tolist() for row_R in visits.rounds()]
+    row_B, ends = visits.rounds()
+    rounds = [row_R.tolist() for row_R in np.split(row_B, ends[:-1])]
     assert sorted(row for rows in rounds for row in rows) == list(range(len(entity)))
     for code in set(entity):
         rows = [row for rows in rounds for row in rows if entity[row] == code]
