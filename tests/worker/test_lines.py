@@ -66,6 +66,15 @@ def test_what_is_not_plain_among_what_is(odd: list[bytes | None], before: int) -
     assert len(found) == before + len(odd) + 1
 
 
+@pytest.mark.parametrize("odd", [b"1e400", b"1%s" % (b"0" * 400), b'"\xff"', b"[1e400]", b"null", b"2", b'"x"', b"tru"])
+@pytest.mark.parametrize("name", [b"flow", b"unit", b"timestamp", b"values"])
+def test_what_else_is_in_a_reading_of_one_array(name: bytes, odd: bytes) -> None:
+    listed = b'{"values":[1,2,3]}'
+    reading = b'{"values":[1,2,3],"%s":%s}' % (name, odd)
+    for values in ([listed, reading, listed], [reading, listed]):
+        the_same_in_every_way(many(values), ReadingSchema(FEATURES))
+
+
 def test_readings_of_several_partitions_go_at_once() -> None:
     """An entity is another one on another partition."""
     entities = Entities()

@@ -77,8 +77,7 @@ class LineDecoder:
         text_N = _lines(bytes_N, begin_B, end_B)
         if np.count_nonzero(text_N == _NEWLINE) != len(begin_B) - 1 or self._deep(text_N, end_B - begin_B[0]):
             raise NotPlain
-        first = self._typed.listing.decode(text_N[: end_B[0] - begin_B[0]].data)
-        decoder = self._typed.decoder if first.values is None else self._typed.listing
+        decoder = self._typed.for_those_like(text_N[: end_B[0] - begin_B[0]].data)
         readings: list[Any] = decoder.decode_lines(text_N.data)
         if len(readings) != len(begin_B):
             raise NotPlain
@@ -144,7 +143,7 @@ class LineDecoder:
 
 
 def _lines(bytes_N: Bytes, begin_B: I64, end_B: I64) -> Bytes:
-    """What lies between these, a line each; blank is what lay between them. Nothing is copied twice."""
+    """What lies between these, a line each; blank is what lay between them."""
     text_N = bytes_N.copy()
     until_B, width_B = begin_B[1:], begin_B[1:] - end_B[:-1]    # 1 at least: each value's length is said before it
     text_N[np.arange(width_B.sum()) + np.repeat(until_B - np.cumsum(width_B), width_B)] = _BLANK

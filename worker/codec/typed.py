@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 class Typed(NamedTuple):
     decoder: msgspec.json.Decoder[Any]      # of readings with `values`, `entity`, `timestamp`: None where absent
-    listing: msgspec.json.Decoder[Any]      # the same without features by name: for readings with `values` it is faster
+    listing: msgspec.json.Decoder[Any]      # the same for those with nothing else in them, which it decodes sooner
     features: int                           # how many
+
+    def for_those_like(self, reading: memoryview) -> msgspec.json.Decoder[Any]:
+        """The decoder to try on readings one of which is this."""
+        try:
+            return self.decoder if self.listing.decode(reading).values is None else self.listing
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return self.decoder
 
     def named(self, readings: Iterable[Any]) -> list[tuple[float | None, ...]]:
         """Of each, the features that it gives by name."""
@@ -26,13 +33,14 @@ class Typed(NamedTuple):
 def typed_of(schema: ReadingSchema) -> Typed | None:
     """None where msgspec cannot have such a type: every reading is read patiently then."""
     try:
-        whole, listing = (msgspec.json.Decoder(_struct(schema, features)) for features in (schema.features, ()))
+        whole = msgspec.json.Decoder(_struct(schema, schema.features))
+        listing = msgspec.json.Decoder(_struct(schema, (), nothing_else=True))
     except ValueError:
         return None
     return Typed(whole, listing, len(schema.features))
 
 
-def _struct(schema: ReadingSchema, features: Sequence[str]) -> type[msgspec.Struct]:
+def _struct(schema: ReadingSchema, features: Sequence[str], nothing_else: bool = False) -> type[msgspec.Struct]:
     """A reading as a type for msgspec, its features first and renamed, since names of features can be any text.
 
     Raises ValueError for a name that JSON would escape, which msgspec does not take.
@@ -49,4 +57,4 @@ def _struct(schema: ReadingSchema, features: Sequence[str]) -> type[msgspec.Stru
     names["entity"] = schema.entity_field if schema.entity_field is not None else "\x7fentity"
     fields.append(("timestamp", int | float | str | None, None))
     names["timestamp"] = schema.timestamp_field if schema.timestamp_field is not None else "\x7ftimestamp"
-    return msgspec.defstruct("Reading", fields, rename=names, gc=False)
+    return msgspec.defstruct("Reading", fields, rename=names, gc=False, forbid_unknown_fields=nothing_else)
