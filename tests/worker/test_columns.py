@@ -59,7 +59,7 @@ def the_same_in_every_way(raw: bytes, schema: ReadingSchema, **asked: Any) -> li
     entities = Entities()
     batch, refused = ReadingDecoder(schema, entities).decode(list(stock(raw, **asked).take(None)))
     expected = spelled(Decoded(batch, refused, 0, "records"), entities)
-    ways = [("python", 1, 1024), ("python", 1, 1), ("python", 10_000, 1)]      # as lines; a batch's; one by one
+    ways = [("python", 1, 1024), ("python", 1, 1), ("python", 10_000, 1)]      # as lines; batch by batch; one by one
     for way, least, at_once in [*ways, ("compiled", 1, 1)] if compiled.built() else ways:
         decoder = decoder_of(way, schema, entities := Entities())
         batches = opened(raw, **asked)
@@ -148,9 +148,15 @@ schemas = st.builds(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(nearly, min_size=1, max_size=8), schemas, st.integers(0, 4))
-def test_columns_are_what_the_records_come_to(contents: list[Content], schema: ReadingSchema, codec: int) -> None:
-    the_same_in_every_way(batch_of(contents, 4, Kind(codec=codec))[0], schema, fetch_offset=5)
+@given(st.lists(st.lists(nearly, min_size=1, max_size=8), min_size=1, max_size=4), schemas, st.integers(0, 4))
+def test_columns_are_what_the_records_come_to(
+    several: list[list[Content]], schema: ReadingSchema, codec: int
+) -> None:
+    raw, offset = b"", 4
+    for contents in several:
+        more, offset = batch_of(contents, offset, Kind(codec=codec))
+        raw += more
+    the_same_in_every_way(raw, schema, fetch_offset=5)
 
 
 @settings(max_examples=300, deadline=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -10,27 +10,70 @@ import pytest
 from tests.factory import FEATURES
 from tests.worker.test_columns import decoder_of, many, opened, the_same_in_every_way
 from worker.codec import lines
-from worker.codec.lines import LEAST, LineDecoder
+from worker.codec.lines import LEAST, MOST, WIDEST, LineDecoder, Plain
 from worker.codec.readings import ReadingSchema
 from worker.codec.typed import typed_of
 from worker.entities import Entities
+from worker.kafka.batches import RecordBatch
 
 PLAIN = b'{"temperature":1.25,"flow":-3,"timestamp":1764000000000}'
 
 
-def plain(values: list[bytes | None]) -> bool:
-    """Whether they were decoded as lines."""
+def parts_of(batches: Sequence[RecordBatch]) -> list[int | str]:
+    """Of each part how many readings were decoded as lines; "-" for those that were not."""
     schema = ReadingSchema(FEATURES)
     typed = typed_of(schema)
     assert typed is not None
-    (batch,) = opened(many(values))
-    return LineDecoder(schema, typed, Entities()).decode([batch]) is not None
+    parts = LineDecoder(schema, typed, Entities()).decode(batches)
+    return [len(part.batch) if isinstance(part, Plain) else "-" for part in parts]
+
+
+def batches_of(*values: list[bytes | None], key: bytes = b"pump-1") -> list[RecordBatch]:
+    return [batch for some in values for batch in opened(many(some, key))]
 
 
 def test_plain_readings_go_at_once() -> None:
-    assert plain([PLAIN] * LEAST)
-    assert plain([b'{"values":[1,2,3]}'] * LEAST)
-    assert not plain([PLAIN] * (LEAST - 1))
+    assert parts_of(batches_of([PLAIN] * LEAST)) == [LEAST]
+    assert parts_of(batches_of([b'{"values":[1,2,3]}'] * LEAST)) == [LEAST]
+    assert parts_of(batches_of([PLAIN] * (LEAST - 1))) == ["-"]
+
+
+def test_batches_too_small_go_together() -> None:
+    assert parts_of(batches_of(*[[PLAIN]] * LEAST)) == [LEAST]
+
+
+def test_one_that_is_not_plain_takes_those_near_it_along() -> None:
+    assert parts_of(batches_of([PLAIN] * 4 * LEAST, [b"{"], [PLAIN] * (4 * LEAST - 1))) == [
+        4 * LEAST, "-", LEAST, 2 * LEAST
+    ]
+
+
+def test_a_text_has_an_end() -> None:
+    assert parts_of(batches_of([PLAIN] * (2 * MOST))) == [MOST] * 2
+
+
+def test_keys_that_are_long_are_left_out_of_it() -> None:
+    assert parts_of(batches_of([PLAIN] * LEAST, key=b"k" * (WIDEST - 10))) == [LEAST]
+    assert set(parts_of(batches_of([PLAIN] * LEAST, key=b"k" * WIDEST))) == {"-"}
+
+
+def test_readings_of_one_array_are_known_by_one() -> None:
+    typed = typed_of(ReadingSchema(FEATURES))
+    assert typed is not None
+    texts = {
+        b'{"values":[1,null,3],"timestamp":5}': True,
+        b'{"values":[1,2,3],"unit":5}': False,
+        b'{"values":null}': False,
+        b'{"flow":1}': False,
+        b'{"values":[1,2,3': False,
+        b'{"values":[1,2,3],"timestamp":"\xff"}': False,
+        b'{"values":' + b"[" * 100_000: False,
+    }
+    assert {text: typed.lists(memoryview(text)) for text in texts} == texts
+
+
+def test_another_field_in_some_readings_of_one_array() -> None:
+    assert parts_of(batches_of([b'{"values":[1,2,3]}'] * LEAST + [b'{"values":[1,2,3],"unit":5}'])) == [LEAST + 1]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +126,7 @@ def test_readings_of_several_partitions_go_at_once() -> None:
         for partition, key in [(1, b"a"), (0, b"a"), (0, b"b"), (1, b"a")]
         for batch in opened(many([PLAIN] * LEAST, key))
     ]
+    assert parts_of(batches) == [4 * LEAST]
     batch = decoder_of("python", ReadingSchema(FEATURES), entities).decode(batches).batch
     assert batch.partition_B.tolist() == [1] * LEAST + [0] * 2 * LEAST + [1] * LEAST
     codes = batch.entity_B.reshape(4, LEAST)

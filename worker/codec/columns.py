@@ -17,11 +17,11 @@ from worker import compiled, threads
 from worker.codec.lines import LineDecoder, Plain
 from worker.codec.readings import ReadingDecoder, ReadingSchema
 from worker.entities import Entities
-from worker.kafka.batches import RecordBatch, size, walk
+from worker.kafka.batches import RecordBatch, walk
 from worker.records import I32, Batch, PlainRecord, Record, Refusal
 
 Path = Literal["compiled", "python", "records"]
-AT_ONCE = 1024                          # records that Python reads as one text: what is left of one stays in the cache
+AT_ONCE = 1024                          # records that Python frames together
 CORE_FIELDS = 7                         # of a RecordBatch: what the core wants to know
 
 
@@ -99,11 +99,10 @@ class ColumnDecoder:
             refused.extend(bad)
             left.clear()
 
-        for some in self._as_plain(batches):
-            if isinstance(some, RecordBatch):
-                records = walk(some)
-                left += records
-                value_bytes += _bytes(records)
+        for some in self._in_parts(batches):
+            if isinstance(some, list):
+                left += some
+                value_bytes += _bytes(some)
                 continue
             if left:
                 read_left()
@@ -113,19 +112,12 @@ class ColumnDecoder:
             read_left()
         return Decoded(Batch.joined(readings), refused, value_bytes, "python")
 
-    def _as_plain(self, batches: Sequence[RecordBatch]) -> Iterator[Plain | RecordBatch]:
-        """Some at a time; one at a time where one of some is not plain; and as they are, those that are not."""
+    def _in_parts(self, batches: Sequence[RecordBatch]) -> Iterator[Plain | list[PlainRecord]]:
         if self._lines is None:
-            yield from batches
+            yield from map(walk, batches)
             return
         for some in _grouped(batches):
-            plain = self._lines.decode(some)
-            if plain is not None:
-                yield plain
-                continue
-            for batch in some:
-                alone = self._lines.decode([batch]) if len(some) > 1 else None
-                yield batch if alone is None else alone
+            yield from self._lines.decode(some)
 
     def _one_by_one(self, records: Sequence[Record], path: Path) -> Decoded:
         batch, refused = self._readings.decode(records)
@@ -133,13 +125,16 @@ class ColumnDecoder:
 
 
 def _grouped(batches: Sequence[RecordBatch]) -> Iterator[list[RecordBatch]]:
-    """Runs of them with AT_ONCE records or a few more."""
+    """Of AT_ONCE records at least, but for the last. A batch stays whole; empty ones are left out."""
     some: list[RecordBatch] = []
+    records = 0
     for batch in batches:
-        some.append(batch)
-        if size(some) >= AT_ONCE:
+        if batch.records or batch.data:
+            some.append(batch)
+            records += batch.records
+        if records >= AT_ONCE:
             yield some
-            some = []
+            some, records = [], 0
     if some:
         yield some
 

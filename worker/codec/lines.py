@@ -1,13 +1,13 @@
 """The plain readings of some record batches, decoded as one text of a line each: cheaper than one by one.
 
-Whatever is not plain, be it one record of the batch, is None here and left to worker/codec/readings.py, which says what
-a reading is and what is wrong with those that are none. It is what a worker without the compiled core goes by.
+Whatever is not plain is left to worker/codec/readings.py, which says what a reading is and what is wrong with the
+others. It is what a worker without the compiled core goes by.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import starmap
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.codec.rules import FLOAT32_MAX, SECONDS_BELOW, Refused, entity_of, timestamp_of
 from worker.entities import Entities
-from worker.kafka.batches import RecordBatch, size
+from worker.kafka.batches import RecordBatch, size, walk
 from worker.kafka.framing import Bytes, Framed, NotPlain, framed
 from worker.records import F32, I32, I64, LATEST_MS, Batch, PlainRecord
 
@@ -29,6 +29,8 @@ _NEWLINE, _OPENING, _CLOSING, _BLANK = b"\n{} "
 _TIMESTAMP = attrgetter("timestamp")
 _NAMELESS = PlainRecord("", 0, 0, 0, None, None)        # what rules ask a record for is put in
 LEAST = 96                              # records; of fewer, columns cost more than they save
+MOST = 2048                             # of one text: caches hold what comes of it
+WIDEST = 256                            # bytes between two values, most of them the key
 _NOT_PLAIN = (NotPlain, Refused, msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError)
 
 
@@ -45,26 +47,45 @@ class LineDecoder:
         self._doubles = struct.Struct(f"{len(schema.features)}d").pack
         self._bytes = min(schema.max_record_bytes, schema.max_fields)   # a text has no more fields than bytes
 
-    def decode(self, batches: Sequence[RecordBatch]) -> Plain | None:
-        """None where one of their records is not plain, or there are too few of them."""
-        if size(batches) < LEAST:
-            return None
+    def decode(self, batches: Sequence[RecordBatch]) -> Iterator[Plain | list[PlainRecord]]:
+        """In their order, the plain ones as columns, the others as records.
+
+        Raises StreamError for a batch that is not as the format says.
+        """
         try:
+            if size(batches) < LEAST:
+                raise NotPlain
             records = framed(batches)
-            readings = self._read(records)
-            x_BF = self._columns(readings)
-            timestamp_ms_B = self._times(records, list(map(_TIMESTAMP, readings)))
-            entity_B = self._codes(records, readings)
+        except NotPlain:
+            for batch in batches:
+                yield from self.decode([batch]) if len(batches) > 1 else [walk(batch)]
+        else:
+            yield from self._decode(records)
+
+    def _decode(self, records: Framed) -> Iterator[Plain | list[PlainRecord]]:
+        """One that is not plain takes those near it along, not all."""
+        count = len(records.keys)
+        try:
+            if count > MOST:
+                raise NotPlain
+            yield self._plain(records)
         except _NOT_PLAIN:
-            return None
-        plain = Batch(
-            x_BF=x_BF,
-            entity_B=entity_B,
-            timestamp_ms_B=timestamp_ms_B,
+            if count < 2 * LEAST:
+                yield records.one_by_one()
+                return
+            for half in slice(None, count // 2), slice(count // 2, None):
+                yield from self._decode(records.part(half))
+
+    def _plain(self, records: Framed) -> Plain:
+        readings = self._read(records)
+        batch = Batch(
+            x_BF=self._columns(readings),
+            timestamp_ms_B=self._times(records, list(map(_TIMESTAMP, readings))),
+            entity_B=self._codes(records, readings),
             partition_B=records.partition_R,
             offset_B=records.offset_R,
         )
-        return Plain(plain, int((records.value_end_R - records.value_R).sum()))
+        return Plain(batch, int((records.value_end_R - records.value_R).sum()))
 
     def _read(self, records: Framed) -> list[Any]:
         """One reading of each value. A line that begins and ends as an object does, and goes on in no other, holds one
@@ -77,8 +98,7 @@ class LineDecoder:
         text_N = _lines(bytes_N, begin_B, end_B)
         if np.count_nonzero(text_N == _NEWLINE) != len(begin_B) - 1 or self._deep(text_N, end_B - begin_B[0]):
             raise NotPlain
-        decoder = self._typed.for_those_like(text_N[: end_B[0] - begin_B[0]].data)
-        readings: list[Any] = decoder.decode_lines(text_N.data)
+        readings = self._typed.decode_lines(text_N.data, text_N[: end_B[0] - begin_B[0]].data)
         if len(readings) != len(begin_B):
             raise NotPlain
         return readings
@@ -143,9 +163,13 @@ class LineDecoder:
 
 
 def _lines(bytes_N: Bytes, begin_B: I64, end_B: I64) -> Bytes:
-    """What lies between these, a line each; blank is what lay between them."""
-    text_N = bytes_N.copy()
-    until_B, width_B = begin_B[1:], begin_B[1:] - end_B[:-1]    # 1 at least: each value's length is said before it
-    text_N[np.arange(width_B.sum()) + np.repeat(until_B - np.cumsum(width_B), width_B)] = _BLANK
-    text_N[until_B - 1] = _NEWLINE
-    return text_N[begin_B[0] : end_B[-1]]
+    """What lies between these, a line each; blank is what lay between them. Raises NotPlain where that is much."""
+    text_N = bytes_N[begin_B[0] : end_B[-1]].copy()
+    at_B, last_B = end_B[:-1] - begin_B[0], begin_B[1:] - begin_B[0] - 1    # each value's length is said before it
+    widest = (last_B - at_B).max(initial=0)
+    if widest > WIDEST:
+        raise NotPlain
+    for place in range(widest):
+        text_N[np.minimum(at_B + place, last_B)] = _BLANK
+    text_N[last_B] = _NEWLINE
+    return text_N

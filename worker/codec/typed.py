@@ -17,12 +17,21 @@ class Typed(NamedTuple):
     listing: msgspec.json.Decoder[Any]      # the same for those with nothing else in them, which it decodes sooner
     features: int                           # how many
 
-    def for_those_like(self, reading: memoryview) -> msgspec.json.Decoder[Any]:
-        """The decoder to try on readings one of which is this."""
+    def decode_lines(self, text: memoryview, first: memoryview) -> list[Any]:
+        """A reading, or several, of each line. first: one of them, which the others may be like."""
+        if self.lists(first):
+            try:
+                return self.listing.decode_lines(text)
+            except msgspec.MsgspecError:                    # they are not
+                pass
+        return self.decoder.decode_lines(text)
+
+    def lists(self, reading: memoryview) -> bool:
+        """Whether it has its features in one array, and nothing else in it."""
         try:
-            return self.decoder if self.listing.decode(reading).values is None else self.listing
+            return self.listing.decode(reading).values is not None
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            return self.decoder
+            return False
 
     def named(self, readings: Iterable[Any]) -> list[tuple[float | None, ...]]:
         """Of each, the features that it gives by name."""

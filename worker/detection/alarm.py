@@ -14,19 +14,20 @@ Legend: B rows of a batch, E entities of it.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker import compiled
-from worker.records import F64, Bools
+from worker.records import F64, I32, Bools
 from worker.state.state import Column, States
 from worker.state.visits import Visits
 
 _FACTOR, _ON, _SPENT, _PEAK, _TROUGH, _ROWS = (
     "threshold_factor", "alarm_on", "alarm_spent", "alarm_peak", "alarm_trough", "alarm_rows"
 )
+_MOST_ROWS = 2**31 - 1
 _COLUMNS = (_FACTOR, _ON, _SPENT, _PEAK, _TROUGH, _ROWS)
 BARELY = 1e-7                           # over 1: the score of a row within an alarm whose own score is lower
 
@@ -105,13 +106,14 @@ class Alarm:
         """score_B and factor_B are filled; the memory moves on. An entity at a time, as the core does it: columns of
         numpy would be as short as the batch has entities, and cost more for a dozen than this for each.
         """
+        columns: tuple[Any, ...] = memory
         settings, up, down = self._settings, self._up, self._down
         clear_share, again_factor, freeze_after = settings.clear_share, settings.again_factor, settings.freeze_after
         raws, judged, order = raw_B.tolist(), judged_B.tolist(), visits.order_B.tolist()
         scores, factors = [0.0] * len(raws), [1.0] * len(raws)
         segments = zip(visits.start_E.tolist(), visits.count_E.tolist(), strict=True)
         for entity, (start, count) in enumerate(segments):
-            factor, on, spent, peak, trough, rows = (column[entity].item() for column in memory)
+            factor, on, spent, peak, trough, rows = (column[entity].item() for column in columns)
             for row in order[start : start + count]:
                 factors[row] = factor
                 if not judged[row]:
@@ -126,11 +128,11 @@ class Alarm:
                     spent = spent and threshold < raw <= again_factor * trough
                     on = raw > threshold and not spent
                     peak = raw if on else peak
-                rows = rows + 1 if on else 0
+                rows = min(rows + 1, _MOST_ROWS) if on else 0
                 if rows <= freeze_after:
                     factor = min(max(factor * (up if on else down), settings.least), settings.most)
                 scores[row] = max(raw / threshold, 1 + BARELY) if on else min(raw / threshold, 1.0)
-            for column, value in zip(memory, (factor, on, spent, peak, trough, rows), strict=True):
+            for column, value in zip(columns, (factor, on, spent, peak, trough, rows), strict=True):
                 column[entity] = value
         score_B[:], factor_B[:] = scores, factors
 
@@ -143,4 +145,4 @@ class _Memory(NamedTuple):
     spent_E: Bools
     peak_E: F64
     trough_E: F64
-    rows_E: F64
+    rows_E: I32

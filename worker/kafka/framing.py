@@ -15,17 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.kafka.batches import MOST_RECORDS, RecordBatch
-from worker.records import I32, I64, LATEST_MS
+from worker.records import I32, I64, LATEST_MS, PlainRecord
 
 Bytes = npt.NDArray[np.uint8]
 
+_SHORTEST = 7                           # bytes of a record: its length, attributes, two deltas, two lengths, no headers
 _LONGEST = 5                            # bytes of a number: 35 bits
 _OFFSETS = 2**62                        # below it, sums of an offset and such a number are no larger than an int64
 
 
 class Framed(NamedTuple):
-    """The records that were asked for, in their order; their headers are not told."""
+    """The records that were asked for, in their order; they have no headers."""
 
+    topic: str
     partition_R: I32
     offset_R: I64
     timestamp_ms_R: I64
@@ -33,6 +35,21 @@ class Framed(NamedTuple):
     bytes_N: Bytes                      # records whole, the values among them
     value_R: I64                        # where each value begins, after its length
     value_end_R: I64
+
+    def part(self, some: slice) -> Framed:
+        """Without the others."""
+        return Framed(
+            self.topic, self.partition_R[some], self.offset_R[some], self.timestamp_ms_R[some], self.keys[some],
+            self.bytes_N, self.value_R[some], self.value_end_R[some],
+        )
+
+    def one_by_one(self) -> list[PlainRecord]:
+        columns = self.partition_R, self.offset_R, self.timestamp_ms_R, self.value_R, self.value_end_R
+        rows = zip(*(column.tolist() for column in columns), self.keys, strict=True)
+        return [
+            PlainRecord(self.topic, partition, offset, timestamp_ms, key, self.bytes_N[at:end].tobytes())
+            for partition, offset, timestamp_ms, at, end, key in rows
+        ]
 
 
 class NotPlain(Exception):
@@ -86,6 +103,7 @@ def _framed(batches: Sequence[RecordBatch]) -> Framed:
     for i in np.flatnonzero(key_length_R < 0).tolist():
         keys[i] = None
     return Framed(
+        topic=batches[0].topic,
         partition_R=of_each([batch.partition for batch in batches]).astype(np.int32),
         offset_R=offset_R,
         timestamp_ms_R=of_each(firsts) + delta_ms_R,
@@ -104,15 +122,16 @@ def _starts(batches: Sequence[RecordBatch]) -> I64:
     starts: list[int] = []
     before = 0
     for batch in batches:
-        data, at, first = batch.data, 0, len(starts)
-        size = len(data)
-        while at < size:
+        data, at = batch.data, 0
+        if batch.records * _SHORTEST > len(data):
+            raise NotPlain
+        for _ in range(batch.records):
             starts.append(before + at)
             bits = data[at]
             at += (bits >> 1) + 1 if bits < 0x80 else ((bits & 0x7F | data[at + 1] << 7) >> 1) + 2
-        if len(starts) - first != batch.records:
+        if at != len(data):
             raise NotPlain
-        before += size
+        before += at
     return np.array(starts, np.int64)
 
 

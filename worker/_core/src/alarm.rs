@@ -1,4 +1,4 @@
-//! The twin of Alarm._rounds in worker/detection/alarm.py: the same operations in the same order, so the same bits.
+//! The twin of Alarm._in_python in worker/detection/alarm.py: the same operations in the same order, so the same bits.
 //!
 //! Legend: B rows, E entities.
 
@@ -80,7 +80,7 @@ impl Alarm {
                 let spent = was_spent && over && raw <= self.again_factor * trough;
                 let begins = !was_on && !spent && over;
                 let on = (was_on && !ends) || begins;
-                let count = if on { rows_E[entity].get().wrapping_add(1) } else { 0 };
+                let count = if on { rows_E[entity].get().saturating_add(1) } else { 0 };
                 if i64::from(count) <= self.freeze_after {
                     factor_E[entity].set((factor * if on { self.up } else { self.down }).max(self.least).min(self.most));
                 }
