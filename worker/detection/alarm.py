@@ -27,8 +27,8 @@ from worker.state.visits import Visits
 _FACTOR, _ON, _SPENT, _PEAK, _TROUGH, _ROWS = (
     "threshold_factor", "alarm_on", "alarm_spent", "alarm_peak", "alarm_trough", "alarm_rows"
 )
-_MOST_ROWS = 2**31 - 1
 _COLUMNS = (_FACTOR, _ON, _SPENT, _PEAK, _TROUGH, _ROWS)
+_MOST_ROWS = 2**31 - 1                  # that alarm_rows can hold
 BARELY = 1e-7                           # over 1: the score of a row within an alarm whose own score is lower
 
 
